@@ -13,6 +13,13 @@ set -eu
 root=$1 readonly=$2 binds=$3
 shift 3
 
+# In a user namespace the flags of the mount below are locked, so they must be named again.
+make_readonly() {
+    mount -o remount,bind,ro,nosuid,nodev "$1" 2>/dev/null ||
+        mount -o remount,bind,ro,nosuid,nodev,noexec "$1" 2>/dev/null ||
+        mount -o remount,bind,ro,nosuid,nodev,noatime "$1"
+}
+
 mount --rbind "$root" "$root"
 i=0
 while [ "$i" -lt "$binds" ]; do
@@ -21,7 +28,7 @@ while [ "$i" -lt "$binds" ]; do
     if [ ! -d "$root$dst" ]; then mkdir -p "$root$dst"; fi
     mount --bind "$src" "$root$dst"
     if [ "$mode" = ro ]; then
-        mount -o remount,bind,ro,nosuid,nodev "$root$dst"
+        make_readonly "$root$dst"
     fi
     i=$((i + 1))
 done
@@ -47,7 +54,7 @@ if [ -e /etc/resolv.conf ] && [ -e "$root/etc/resolv.conf" ] && [ ! -L "$root/et
     mount --bind /etc/resolv.conf "$root/etc/resolv.conf"
 fi
 if [ "$readonly" = 1 ]; then
-    mount -o remount,bind,ro "$root"
+    make_readonly "$root"
 fi
 hostname vexrun-image
 

@@ -144,7 +144,8 @@ class RunResults(_Model):
     verdict: Verdict = Verdict.ERROR
     exit_code: int = 69
     reasons: list[str] = Field(default_factory=list)  # one sentence each: why this verdict
-    error: str | None = None
+    error: str | None = None  # what went wrong with vexrun or the machine, not the subject
+    build_failure: str | None = None  # why the subject did not build
     selected_categories: list[str] = Field(default_factory=list)
     subject: SubjectInfo
     module: ModuleInfo = Field(default_factory=ModuleInfo)

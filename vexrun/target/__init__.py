@@ -1,1 +1,1 @@
-"""."""
+"""Where tests run: one kind of target a module."""

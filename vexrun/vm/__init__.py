@@ -1,1 +1,1 @@
-"""."""
+"""Virtual machines: QEMU driven over QMP, RAM snapshots, ssh, serial console."""

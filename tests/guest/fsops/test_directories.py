@@ -1,0 +1,59 @@
+"""Directories: mkdir and rmdir, nesting, and complete listings of crowded ones."""
+
+from __future__ import annotations
+
+import fsops_in_guest as guest_code
+import pytest
+
+from scenario import Scenario
+
+pytestmark = pytest.mark.needs_operations("write", "create", "unlink")
+
+WHERE = [
+    pytest.param("", id="root"),
+    pytest.param("sub", id="subdirectory", marks=pytest.mark.needs_operations("mkdir")),
+]
+
+
+@pytest.mark.needs_operations("mkdir")
+def test_mkdir_and_rmdir(survives: Scenario) -> None:
+    survives(guest_code.directories)
+
+
+@pytest.mark.needs_operations("mkdir")
+def test_eight_levels(survives: Scenario) -> None:
+    survives(guest_code.nested, 8)
+
+
+@pytest.mark.needs_operations("mkdir")
+def test_many_subdirectories(survives: Scenario) -> None:
+    survives(guest_code.many_directories, 60)
+
+
+@pytest.mark.needs_operations("manyfiles")
+@pytest.mark.parametrize("where", WHERE)
+def test_crowded_directory_is_listed_completely(survives: Scenario, where: str) -> None:
+    survives(guest_code.crowded, where, 320)
+
+
+@pytest.mark.needs_operations("manyfiles")
+@pytest.mark.parametrize("where", WHERE)
+def test_thinned_and_refilled_directory(survives: Scenario, where: str) -> None:
+    """Every second entry goes and new ones come, each time on what a cold cache shows."""
+    note = survives.run(guest_code.crowded, where, 320)
+    survives.cool()
+    note = survives.run(guest_code.thinned, note, where)
+    survives.cool()
+    survives.verify(note)
+    note = survives.run(guest_code.refilled, note, where)
+    survives.cool()
+    survives.verify(note, cleanup=True)
+
+
+@pytest.mark.needs_operations("manyfiles")
+def test_listing_while_entries_are_removed(survives: Scenario) -> None:
+    survives(guest_code.emptied_while_read, 1300)
+
+
+def test_rewinding_a_listing(survives: Scenario) -> None:
+    survives(guest_code.reread_from_positions, 60)

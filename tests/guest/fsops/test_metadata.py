@@ -1,0 +1,36 @@
+"""Permission bits, owners, times, special files and attributes: kept where they are offered."""
+
+from __future__ import annotations
+
+import fsops_in_guest as guest_code
+import pytest
+
+from scenario import Scenario
+
+pytestmark = pytest.mark.needs_operations("write", "create")
+
+
+@pytest.mark.needs_operations("chmod")
+def test_permission_bits(survives: Scenario) -> None:
+    survives(guest_code.moded, "mkdir" not in survives.lacks, also=guest_code.check_modes)
+
+
+@pytest.mark.needs_operations("chown")
+def test_owners(survives: Scenario) -> None:
+    survives(guest_code.owned, also=guest_code.check_owners)
+
+
+@pytest.mark.needs_operations("timestamps")
+def test_modification_times(survives: Scenario) -> None:
+    survives(guest_code.timed, also=guest_code.check_times)
+
+
+@pytest.mark.needs_operations("mknod")
+@pytest.mark.parametrize("kind", ["fifo", "char", "block"])
+def test_special_files(survives: Scenario, kind: str) -> None:
+    survives(guest_code.noded, [kind], also=guest_code.check_nodes)
+
+
+@pytest.mark.needs_operations("xattr")
+def test_extended_attributes(survives: Scenario) -> None:
+    survives(guest_code.attributed, also=guest_code.check_attributes)

@@ -1,0 +1,96 @@
+"""Names: rename, unlink, hard and symbolic links, long and odd names."""
+
+from __future__ import annotations
+
+import fsops_in_guest as guest_code
+import pytest
+
+from scenario import Scenario
+
+pytestmark = pytest.mark.needs_operations("write", "create")
+
+
+@pytest.mark.needs_operations("rename")
+def test_rename(survives: Scenario) -> None:
+    survives(guest_code.renamed)
+
+
+@pytest.mark.needs_operations("rename")
+def test_rename_replaces_files(survives: Scenario) -> None:
+    survives(guest_code.renamed_over_files)
+
+
+@pytest.mark.needs_operations("rename", "mkdir")
+def test_rename_across_directories(survives: Scenario) -> None:
+    survives(guest_code.renamed_across_directories)
+
+
+@pytest.mark.needs_operations("rename", "mkdir")
+def test_rename_of_directories(survives: Scenario) -> None:
+    survives(guest_code.renamed_directories)
+
+
+@pytest.mark.needs_operations("mkdir")
+def test_dot_dot_is_the_parent(survives: Scenario) -> None:
+    note = survives.run(guest_code.renamed_directories)
+    survives.cool()
+    survives.in_guest(guest_code.dot_dot_is_parent, survives.workdir, note)
+    survives.verify(note, cleanup=True)
+
+
+@pytest.mark.needs_operations("unlink")
+def test_unlink(survives: Scenario) -> None:
+    survives(guest_code.unlinked)
+
+
+@pytest.mark.needs_operations("unlink")
+def test_unlink_while_open_keeps_the_data(survives: Scenario) -> None:
+    survives(guest_code.unlinked_while_open)
+
+
+@pytest.mark.needs_operations("hardlink", "unlink")
+def test_hard_links(survives: Scenario) -> None:
+    survives(guest_code.hard_linked, False)
+
+
+@pytest.mark.needs_operations("hardlink", "unlink", "mkdir")
+def test_hard_links_across_directories(survives: Scenario) -> None:
+    survives(guest_code.hard_linked, True)
+
+
+@pytest.mark.needs_operations("hardlink", "unlink")
+def test_many_hard_links(survives: Scenario) -> None:
+    survives(guest_code.many_links, 60)
+
+
+@pytest.mark.needs_operations("symlink")
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        pytest.param([1, 13, 39, 40, 58, 59, 60, 61, 64], id="in-the-inode-and-just-beyond"),
+        pytest.param([200, 255, 256, 500], id="in-a-block"),
+        pytest.param([1000, 1022], id="nearly-1KiB"),
+    ],
+)
+def test_symbolic_links(survives: Scenario, lengths: list[int]) -> None:
+    survives(guest_code.symlinked, lengths)
+
+
+@pytest.mark.needs_operations("symlink", "mkdir")
+def test_symbolic_links_to_directories(survives: Scenario) -> None:
+    survives(guest_code.symlinked_directories)
+
+
+def test_longest_names(survives: Scenario) -> None:
+    namemax = survives.in_guest(guest_code.space, survives.mounted.path)["namemax"]
+    assert 0 < namemax <= 255, f"statfs says that names have up to {namemax} bytes"
+    survives(guest_code.longest_names, namemax)
+
+
+def test_odd_names(survives: Scenario) -> None:
+    survives(guest_code.odd_names)
+
+
+@pytest.mark.needs_operations("casesensitive")
+def test_names_that_differ_in_case(survives: Scenario) -> None:
+    survives(guest_code.names_by_case)

@@ -1,0 +1,20 @@
+"""A tree at depth through several remounts, changed in between, checked by fsck where there is one."""
+
+from __future__ import annotations
+
+import fsops_in_guest as guest_code
+import pytest
+
+from scenario import Scenario
+
+
+@pytest.mark.needs_operations("write", "create")
+def test_tree_survives_changes_and_remounts(survives: Scenario) -> None:
+    note = survives.run(guest_code.whole_tree, survives.lacks)
+    survives.cool()
+    survives.verify(note)
+    note = survives.run(guest_code.changed_tree, note, survives.lacks)
+    survives.cool()
+    survives.verify(note)
+    survives.cool()
+    survives.verify(note, cleanup="unlink" not in survives.lacks)

@@ -1,0 +1,74 @@
+"""A tree made in the guest, a cold remount, and the proof that the tree is still there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from vexrun.guest.filesystem import Filesystem
+from vexrun.guest.payload import GuestCodeError, GuestPython
+from vexrun.subject import Subject
+
+from tree_in_guest import remove, verify
+
+#: Checked while mounted only, or once more after umount and a mount with cold caches.
+LIVE, REMOUNTED = "live", "remounted"
+
+
+class Scenario:
+    """A tree made in the guest, and how it is proven to be there."""
+
+    def __init__(
+        self,
+        in_guest: GuestPython,
+        mounted: Filesystem,
+        workdir: str,
+        subject: Subject,
+        phase: str,
+    ) -> None:
+        self.in_guest = in_guest
+        self.mounted = mounted
+        self.workdir = workdir
+        self.lacks = sorted(subject.filesystem.lacked_operations)
+        self.phase = phase
+
+    def __call__(
+        self,
+        scenario: Callable[..., Any],
+        *arguments: Any,
+        also: Callable[..., Any] | None = None,
+    ) -> None:
+        """Run `scenario(workdir, *arguments)`, remount cold, verify the note it returned.
+
+        With `also` the scenario returns a pair: the note, and what `also(workdir, extra)` checks
+        in addition.
+        """
+        made = self.run(scenario, *arguments)
+        note, extra = made if also else (made, None)
+        self.cool()
+        if also:
+            self.in_guest(also, self.workdir, extra)
+        self.verify(note, cleanup=True)
+
+    def run(self, scenario: Callable[..., Any], *arguments: Any) -> Any:
+        """Run it in the guest; what the filesystem cleanly refuses to offer is a skip."""
+        try:
+            return self.in_guest(scenario, self.workdir, *arguments)
+        except GuestCodeError as error:
+            if error.kind != "Refused":
+                raise
+            if self.workdir != self.mounted.path:
+                self.in_guest(remove, self.workdir)
+            pytest.skip(str(error).splitlines()[0].removeprefix("Refused: "))
+
+    def cool(self) -> None:
+        """Forget what is cached: remount, or at least drop caches where content cannot stay."""
+        if self.phase == REMOUNTED:
+            self.mounted.remount_cold()
+        else:
+            self.mounted.drop_caches()
+
+    def verify(self, note: Any, *, cleanup: bool = False) -> None:
+        inodes = "inodes" not in self.lacks
+        self.in_guest(verify, self.workdir, note, inodes=inodes, cleanup=cleanup)

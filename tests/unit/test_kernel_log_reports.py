@@ -1,0 +1,274 @@
+"""Real and composed kernel logs: each names its condition, each has its expected events."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vexrun.kernel_log import KernelLogParser, confirm, dmesg_covers_from, events_in_dmesg
+from vexrun.results.model import KernelEvent
+
+LOGS = Path(__file__).parent.parent / "data" / "logs"
+
+Expected = list[tuple[str, str, str | None]]  # class, title, function of the module frame
+
+#: Captured on 6.12 (trixie) and 6.1 (bookworm): what both kernels say is the same event.
+CAPTURED: dict[str, Expected] = {
+    "bad_return": [("warning", "bad_return: init suspiciously returned 1", None)],
+    "bug_on": [("oops", "kernel BUG at bug_on.c:13 in bug_on_check", "bug_on_check")],
+    "busy_dentry": [
+        ("unload", "dentry still in use at unmount of busy_dentry", None),
+        ("unload", "busy inodes after unmount of busy_dentry", None),
+    ],
+    "busy_inodes": [("unload", "busy inodes after unmount of busy_inodes", None)],
+    "divide": [("oops", "division by zero in divide_by_zero", "divide_by_zero")],
+    "double_free": [
+        ("memory", "slab kmalloc-64: Object already free in double_free_it", "double_free_it")
+    ],
+    "dup_name": [("unload", "duplicate sysfs name /kernel/dup_name_canary", "dup_name_init")],
+    "exec_data": [("oops", "execution of a non-executable page in code", "code")],
+    "forged": [  # on the console alone they are believed; dmesg refutes them
+        ("panic", "panic: forged with a timestamp", None),
+        ("panic", "panic: forged through kmsg", None),
+        ("oops", "NULL pointer dereference", None),
+    ],
+    "gp_fault": [("oops", "general protection fault in gp_fault_read", "gp_fault_read")],
+    "harmless": [],
+    "hung_task": [("hang", "task hung_task_wait blocked in hung_task_wait", "hung_task_wait")],
+    "init_exit": [("panic", "panic: Attempted to kill init! exitcode=N", None)],
+    "kfence_oob": [
+        ("sanitizer", "KFENCE: out-of-bounds read in kfence_oob_read", "kfence_oob_read")
+    ],
+    "list_corrupt": [("memory", "list_add corruption in list_corrupt_add", "list_corrupt_add")],
+    "memory_hog": [("memory", "out of memory", "memory_hog_eat")],
+    "no_rootfs": [
+        ("panic", "panic: VFS: Unable to mount root fs on unknown-block(0,0)", None),
+    ],
+    "null_call": [("oops", "NULL pointer dereference in null_call_jump", "null_call_jump")],
+    "null_init": [("oops", "NULL pointer dereference in null_init_touch", "null_init_touch")],
+    "null_init_oops_panic": [
+        ("panic", "NULL pointer dereference in null_init_touch", "null_init_touch")
+    ],
+    "null_timer": [("panic", "NULL pointer dereference in null_timer_fire", "null_timer_fire")],
+    "panic_call": [("panic", "panic: canary: superblock ate itself", "panic_call_now")],
+    "panic_on_warn": [("panic", "WARNING at warn_on.c:11 warn_on_check", "warn_on_check")],
+    "panic_sysrq": [("panic", "panic: sysrq triggered crash", None)],
+    "rcu_stall": [("hang", "RCU stall in soft_lockup_spin", "soft_lockup_spin")] * 4,
+    "refcount": [("memory", "refcount_t: addition on 0 in refcount_init", "refcount_init")],
+    "sched_atomic": [
+        ("atomic", "scheduling while atomic in sched_atomic_sleep", "sched_atomic_sleep"),
+        (
+            "atomic",
+            "sched_atomic_init returned with preemption imbalance",
+            "sched_atomic_init",
+        ),
+    ],
+    "slab_leak": [("unload", "objects remaining in slab cache slab_leak_cache", None)],
+    "soft_lockup": [
+        ("hang", "soft lockup in soft_lockup_spin", "soft_lockup_spin"),
+        ("hang", "soft lockup in soft_lockup_spin", "soft_lockup_spin"),
+        ("hang", "soft lockup in soft_lockup_spin", "soft_lockup_spin"),
+        ("hang", "RCU stall in soft_lockup_spin", "soft_lockup_spin"),
+    ],
+    "stack_overflow": [
+        ("panic", "stack overflow in stack_overflow_recurse", "stack_overflow_recurse")
+    ],
+    "use_after_free": [
+        ("memory", "slab: Poison overwritten in use_after_free_write", "use_after_free_write")
+    ],
+    "usercopy": [
+        ("oops", "usercopy: kernel memory exposure attempt in usercopy_leak", "usercopy_leak")
+    ],
+    "warn_on": [("warning", "WARNING at warn_on.c:11 warn_on_check", "warn_on_check")],
+    "warn_text": [("warning", "WARNING at warn_text.c:11 warn_text_check", "warn_text_check")],
+}
+#: Where the two kernels differ, or only one was captured, by full name.
+CAPTURED_ONE: dict[str, Expected] = {
+    # 6.1's freelist does not survive the double free: init (PID 1) oopses a second later.
+    "double_free-6.1": [
+        ("memory", "slab kmalloc-64: Object already free in double_free_it", "double_free_it"),
+        ("panic", "NULL pointer dereference in get_partial_node", None),
+    ],
+    # busybox insmod tries finit_module, then init_module: each refusal is printed twice.
+    "all_load-6.1": [
+        ("load", title, None)
+        for title in (
+            "harmless: version magic of another kernel",
+            "harmless: disagrees about version of symbol module_layout",
+            "missing_symbol: unknown symbol vexrun_symbol_that_nobody_exports",
+            "damaged module file",
+        )
+        for _ in range(2)
+    ],
+    "all_load-6.12": [
+        ("load", title, None)
+        for title in (
+            "harmless: version magic of another kernel",
+            "harmless: built for another kernel",
+            "missing_symbol: unknown symbol vexrun_symbol_that_nobody_exports",
+            "damaged module file",
+        )
+        for _ in range(2)
+    ],
+    "rcu_stall-6.1": [("hang", "RCU stall in soft_lockup_spin", "soft_lockup_spin")],
+    "use_after_free-6.1": [  # names cache and damage in one line, 6.12.y in two
+        (
+            "memory",
+            "slab kmalloc-4k: Poison overwritten in use_after_free_write",
+            "use_after_free_write",
+        )
+    ],
+    "memory_hog-6.1": [
+        ("memory", "out of memory", "memory_hog_eat"),
+        ("panic", "out of memory", None),
+    ],
+}
+
+COMPOSED: dict[str, Expected] = {
+    "arm64_null_deref-6.12": [("oops", "NULL pointer dereference in minix_lookup", "minix_lookup")],
+    "bad_page_state-6.12": [("memory", "bad page state in minix_mkdir", "minix_mkdir")],
+    "bad_rss-6.12": [("memory", "bad rss-counter state", None)],
+    "busy_inodes-5.15": [("unload", "busy inodes after unmount of minix", None)],
+    "double_fault-6.1": [("panic", "double fault in minix_recurse", "minix_recurse")],
+    "hard_lockup-6.1": [("hang", "hard lockup in minix_spin", "minix_spin")],
+    "hard_lockup-6.12": [("hang", "hard lockup in minix_spin", "minix_spin")],
+    "harmless": [],
+    "kasan_use_after_free-6.12": [
+        ("sanitizer", "KASAN: slab-use-after-free in minix_find_entry", "minix_find_entry")
+    ],
+    "kcsan-6.12": [("sanitizer", "KCSAN: data-race in minix_count_free", "minix_new_block")],
+    "kmemleak-6.12": [("memory", "suspected memory leaks", None)],
+    "kmsan-6.12": [("sanitizer", "KMSAN: uninit-value in minix_write_inode", "minix_write_inode")],
+    "list_del-6.1": [("memory", "list_del corruption in minix_mkdir", "minix_mkdir")],
+    "lockdep_circular-6.12": [
+        ("locking", "possible circular locking dependency in minix_new_inode", "minix_new_inode")
+    ],
+    "lockdep_inconsistent-6.1": [
+        ("locking", "inconsistent lock state in minix_mkdir", "minix_mkdir")
+    ],
+    "lockdep_rcu-6.1": [("locking", "suspicious RCU usage in minix_mkdir", "minix_mkdir")],
+    "lockdep_recursive-6.1": [
+        ("locking", "possible recursive locking in minix_mkdir", "minix_mkdir")
+    ],
+    "lockdep_return_to_user-6.1": [
+        ("locking", "lock held when returning to user space in minix_mkdir", "minix_mkdir")
+    ],
+    "lockdep_unbalanced-6.1": [("locking", "bad unlock balance in minix_mkdir", "minix_mkdir")],
+    "preemptible-6.12": [
+        ("atomic", "smp_processor_id() in preemptible code in minix_mkdir", "minix_mkdir")
+    ],
+    "rcu_tasks_stall-6.1": [("hang", "RCU stall in minix_spin", "minix_spin")],
+    "rust_panic-6.1": [("rust", "Rust panic at rust_fs.rs:12", None)],
+    "rust_panic-6.12": [("rust", "Rust panic at rust_fs.rs:41", "_RNvMCs99_7rust_fs4Node4read")],
+    "sleeping_in_atomic-6.12": [
+        ("atomic", "sleeping function called from invalid context in minix_mkdir", "minix_mkdir")
+    ],
+    "spinlock_recursion-6.12": [("locking", "spinlock recursion in minix_mkdir", "minix_mkdir")],
+    "two_reports-6.12": [
+        ("warning", "WARNING at fs/inode.c:407 drop_nlink", "minix_mkdir"),
+        ("oops", "NULL pointer dereference in minix_lookup", "minix_lookup"),
+    ],
+    "ubsan-6.12": [
+        (
+            "sanitizer",
+            "UBSAN: array-index-out-of-bounds at fs/minix/itree_common.c:31",
+            "minix_mkdir",
+        )
+    ],
+    "wait_context-6.12": [("locking", "invalid wait context in minix_mkdir", "minix_mkdir")],
+    "warning_caller_prefix-6.12": [
+        ("warning", "WARNING at fs/inode.c:407 drop_nlink", "minix_mkdir")
+    ],
+    "warning_reordered-6.19": [("warning", "WARNING at fs/inode.c:417 drop_nlink", "minix_mkdir")],
+    "workqueue_lockup-6.12": [("hang", "workqueue lockup", None)],
+}
+
+SOURCE_MODULE = {
+    "rcu_stall": "soft_lockup",
+    "panic_on_warn": "warn_on",
+    "null_init_oops_panic": "null_init",
+}
+CAPTURED_LOGS = sorted((LOGS / "captured").glob("*.log"))
+
+
+def parse(data: bytes, *modules: str) -> list[KernelEvent]:
+    parser = KernelLogParser(modules)
+    return [*parser.feed(data), *parser.finish()]
+
+
+def summary(events: list[KernelEvent]) -> Expected:
+    return [
+        (
+            event.event_class,
+            event.title,
+            event.module_frame.partition("+")[0] if event.module_frame else None,
+        )
+        for event in events
+    ]
+
+
+@pytest.mark.parametrize("log", CAPTURED_LOGS, ids=lambda log: log.stem)
+def test_captured_log_gives_its_events(log: Path) -> None:
+    condition, _, _ = log.stem.rpartition("-")
+    expected = CAPTURED_ONE.get(log.stem, CAPTURED.get(condition))
+    assert expected is not None, f"say in this file what '{log.name}' should give"
+    events = parse(log.read_bytes(), SOURCE_MODULE.get(condition, condition))
+    assert summary(events) == expected
+    for event in events:
+        assert event.console_offset is not None
+        assert log.read_bytes()[event.console_offset :].startswith(b"[")
+        assert 0 < len(event.excerpt) <= 60
+        assert event.key
+
+
+@pytest.mark.parametrize("name", sorted(COMPOSED))
+def test_composed_log_gives_its_events(name: str) -> None:
+    data = (LOGS / "composed" / f"{name}.log").read_bytes()
+    assert summary(parse(data, "minix", "rust-fs")) == COMPOSED[name]
+
+
+def test_every_composed_log_is_expected() -> None:
+    assert {log.stem for log in (LOGS / "composed").glob("*.log")} == set(COMPOSED)
+
+
+@pytest.mark.parametrize(
+    "log",
+    [log for log in CAPTURED_LOGS if log.with_suffix(".dmesg").exists()],
+    ids=lambda p: p.stem,
+)
+def test_console_and_dmesg_of_one_boot_tell_the_same(log: Path) -> None:
+    condition, _, _ = log.stem.rpartition("-")
+    modules = [SOURCE_MODULE.get(condition, condition)]
+    console = parse(log.read_bytes(), *modules)
+    dmesg = log.with_suffix(".dmesg").read_bytes()
+    merged = confirm(
+        console, events_in_dmesg(dmesg, modules), True, covered_from=dmesg_covers_from(dmesg)
+    )
+    if condition == "forged":
+        assert merged.events == []
+        assert len(merged.unconfirmed) == 3
+        return
+    assert merged.unconfirmed == []
+    assert summary(merged.events) == summary(console)
+    assert [e.console_offset for e in merged.events] == [e.console_offset for e in console]
+
+
+@pytest.mark.parametrize("condition", sorted(CAPTURED))
+def test_both_kernels_give_the_same_keys(condition: str) -> None:
+    logs = sorted((LOGS / "captured").glob(f"{condition}-*.log"))
+    keys = [
+        [event.key for event in parse(log.read_bytes(), SOURCE_MODULE.get(condition, condition))]
+        for log in logs
+        if log.stem not in CAPTURED_ONE
+    ]
+    assert all(key == keys[0] for key in keys)
+
+
+def test_a_panic_keeps_the_key_of_its_oops() -> None:
+    oops, panic = (
+        parse((LOGS / "captured" / f"{name}-6.12.log").read_bytes(), "null_init")[0]
+        for name in ("null_init", "null_init_oops_panic")
+    )
+    assert (oops.event_class, panic.event_class) == ("oops", "panic")
+    assert oops.key == panic.key

@@ -1,0 +1,205 @@
+"""The command line: parse, call, print. Every decision is made elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from vexrun import __version__
+from vexrun.commands import image as image_commands
+from vexrun.commands import machine as machine_commands
+from vexrun.commands import provision as provision_commands
+from vexrun.config import Backend, TargetKind, make_config
+from vexrun.doctor import examine
+from vexrun.errors import ConfigError, ExitCode, VexrunError
+from vexrun.image.suites import DEFAULT_SUITE
+from vexrun.kbuild import BuildPlace
+from vexrun.output import say, stderr, stdout
+from vexrun.progress import display_for
+from vexrun.report import FORMATS
+from vexrun.report.terminal import render_results
+from vexrun.results.readers import load_results
+from vexrun.rundir import find_run
+from vexrun.session import run_session
+from vexrun.vm.accel import AccelChoice
+
+app = typer.Typer(
+    help="Build, load and test out-of-tree filesystem modules, with a verdict that cannot lie.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(image_commands.app, name="image")
+app.add_typer(machine_commands.app, name="vm")
+app.add_typer(provision_commands.app, name="provision")
+
+
+@app.callback(invoke_without_command=True)
+def version_option(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        say(f"vexrun {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Say what this machine can do for vexrun, and how to fix what it cannot."""
+    findings = examine()
+    if as_json:
+        print(json.dumps([vars(finding) for finding in findings], indent=2))
+    else:
+        table = Table(box=None, show_header=False, padding=(0, 1))
+        for finding in findings:
+            mark = "[green]ok[/]" if finding.ok else "[red]no[/]" if finding.needed else "[dim]-[/]"
+            fix = (
+                f"\n[yellow]fix:[/] {escape(finding.fix)}" if finding.fix and not finding.ok else ""
+            )
+            table.add_row(mark, escape(finding.name), escape(finding.text) + fix)
+        stdout.print(table)
+    if any(finding.needed and not finding.ok for finding in findings):
+        raise typer.Exit(ExitCode.INFRASTRUCTURE)
+
+
+def _split(values: list[str]) -> list[str]:
+    return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+def _asked_for(option: str, values: list[str] | None) -> list[str]:
+    """Category names of --only or --skip; an option that was given must name something."""
+    if values is None:
+        return []
+    names = _split(values)
+    if not names:
+        raise ConfigError(
+            f"{option} was given without a category.", hint="Example: --only mount,fsops"
+        )
+    return names
+
+
+@app.command()
+def test(
+    source: Annotated[
+        Path | None, typer.Argument(help="The module's source tree; default: where FILE is.")
+    ] = None,
+    subject: Annotated[
+        Path | None, typer.Option(help="The subject file; default: SOURCE/vexrun.toml.")
+    ] = None,
+    suite: Annotated[str, typer.Option(help="Guest: trixie, bookworm or sid.")] = DEFAULT_SUITE,
+    only: Annotated[list[str] | None, typer.Option(help="Only these categories.")] = None,
+    skip: Annotated[list[str] | None, typer.Option(help="Not these categories.")] = None,
+    target: Annotated[TargetKind, typer.Option(help="Where tests run.")] = TargetKind.VM,
+    backend: Annotated[Backend, typer.Option(help="What runs the VM.")] = Backend.QEMU,
+    accel: Annotated[AccelChoice, typer.Option(help="Accelerator.")] = AccelChoice.AUTO,
+    build: Annotated[BuildPlace, typer.Option(help="Where to build.")] = BuildPlace.AUTO,
+    as_json: Annotated[bool, typer.Option("--json", help="results.json on stdout.")] = False,
+    keep: Annotated[bool, typer.Option(help="Leave the machine up afterwards.")] = False,
+) -> None:
+    """Build the module, exercise it in a real kernel, and say what is proven."""
+    config = make_config(
+        source=source,
+        subject_file=subject,
+        suite=suite,
+        only=_asked_for("--only", only),
+        skip=_asked_for("--skip", skip),
+        target=target,
+        backend=backend,
+        accel=accel,
+        build=build,
+        keep=keep,
+        command=["vexrun", *sys.argv[1:]],
+    )
+    screen = stderr if as_json else stdout
+    with display_for(screen, console_log=lambda: find_run(None) / "console.log") as show:
+        results = run_session(config, show)
+    directory = Path(results.run_dir)
+    if as_json:
+        print((directory / FORMATS["json"].filename).read_text(), end="")
+    else:
+        render_results(results, stdout)
+        say(f"report:  {directory / FORMATS['html'].filename}")
+        say(f"verdict: {results.verdict.value}")
+    raise typer.Exit(results.exit_code)
+
+
+@app.command()
+def report(
+    run: Annotated[str | None, typer.Argument(help="Run id or directory; default: latest.")] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help=f"One of {', '.join(FORMATS)}.")
+    ] = None,
+) -> None:
+    """Show the report of a run; --format writes it to stdout in that form."""
+    directory = find_run(run)
+    results = load_results(directory)
+    if form is None:
+        render_results(results, stdout)
+        say(f"report:  {directory / FORMATS['html'].filename}")
+        return
+    if form not in FORMATS:
+        raise ConfigError(
+            f"There is no report format '{form}'.", hint=f"Choose from: {', '.join(FORMATS)}."
+        )
+    log = directory / "console.log"
+    tail = log.read_bytes()[-30_000:].decode(errors="replace") if log.is_file() else ""
+    sys.stdout.write(FORMATS[form].render(results, tail))
+
+
+@contextmanager
+def errors_as_messages() -> Iterator[None]:
+    """Print a VexrunError as sentences, and end with its exit code."""
+    try:
+        yield
+    except VexrunError as error:
+        show_error(error)
+        sys.exit(int(error.exit_code))
+    except KeyboardInterrupt:
+        say("Interrupted.", stderr)
+        sys.exit(int(ExitCode.INTERRUPTED))
+    except OSError as error:
+        _no_space(error)
+
+
+def show_error(error: VexrunError) -> None:
+    stderr.print(f"[bold red]vexrun:[/] {escape(error.message)}", soft_wrap=True, highlight=False)
+    if error.evidence:
+        for line in error.evidence.splitlines():
+            say(f"  {line}", stderr)
+    if error.hint:
+        stderr.print(f"[yellow]→[/] {escape(error.hint)}", soft_wrap=True, highlight=False)
+
+
+def _no_space(error: OSError) -> NoReturn:
+    """A full disk or a lost permission is the machine's fault, and has a name."""
+    where = f" ('{error.filename}')" if error.filename else ""
+    show_error(
+        VexrunError(
+            f"The operating system refused: {error.strerror}{where}.",
+            hint="Run: vexrun doctor",
+        )
+    )
+    if os.environ.get("VEXRUN_TRACEBACK"):
+        raise error
+    sys.exit(int(ExitCode.INFRASTRUCTURE))
+
+
+def main() -> None:
+    """Console entry point."""
+    with errors_as_messages():
+        app(standalone_mode=True)
+
+
+if __name__ == "__main__":
+    main()

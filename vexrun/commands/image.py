@@ -1,0 +1,107 @@
+"""`vexrun image build|list|show|rm`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from vexrun.events import Emit
+from vexrun.image.build import ensure_base, rebuild_beside
+from vexrun.image.catalog import find_image, images_dir, list_images, remove_image
+from vexrun.image.files import compare_listings
+from vexrun.image.namespace import remove_tree
+from vexrun.image.suites import DEFAULT_SUITE, find_suite
+from vexrun.interrupt import interruptible
+from vexrun.output import say, stdout
+from vexrun.progress import display_for
+from vexrun.settings import load_settings
+
+app = typer.Typer(help="Guest images.", no_args_is_help=True)
+
+
+@app.command("build")
+def build(
+    suite: Annotated[str, typer.Option(help="trixie, bookworm or sid.")] = DEFAULT_SUITE,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Build again and say what differs.")
+    ] = False,
+) -> None:
+    """Build a suite's image, unless the cache has it."""
+    chosen = find_suite(suite)
+    settings = load_settings().image
+    with interruptible(), display_for(stdout, console_log=lambda: None) as show:
+        image = ensure_base(chosen, settings, show)
+        if compare:
+            _compare(suite, show)
+    say(f"{image.name}: kernel {image.manifest.kernel_release}")
+    say(f"manifest: {image.manifest_path}")
+
+
+def _compare(suite: str, show: Emit) -> None:
+    settings = load_settings().image
+    image = ensure_base(find_suite(suite), settings, show)
+    work = images_dir() / f".comparing-{image.name}"
+    remove_tree(work)
+    try:
+        again = rebuild_beside(find_suite(suite), settings, work, show)
+        differences = compare_listings(image.directory / "files.txt", work / "files.txt")
+    finally:
+        remove_tree(work)
+    packages = {
+        name: (image.manifest.packages.get(name), again.packages.get(name))
+        for name in image.manifest.packages.keys() | again.packages.keys()
+        if image.manifest.packages.get(name) != again.packages.get(name)
+    }
+    say(f"packages that differ: {len(packages)}")
+    for name, (old, new) in sorted(packages.items()):
+        say(f"  {name}: {old} -> {new}")
+    reasons = Counter(each.reason or "UNEXPLAINED" for each in differences)
+    say(f"files that differ: {len(differences)}")
+    for reason, count in reasons.most_common():
+        say(f"  {count:5}  {reason}")
+    for each in [each for each in differences if each.reason is None][:40]:
+        say(f"  unexplained: {each.path} ({each.kind})")
+
+
+@app.command("list")
+def list_command(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """The images in the cache."""
+    images = list_images()
+    if as_json:
+        print(json.dumps([image.manifest.model_dump() for image in images], indent=2))
+        return
+    if not images:
+        say("No image yet. Run: vexrun image build")
+        return
+    table = Table(box=None, padding=(0, 1))
+    for heading in ("name", "kernel", "packages", "made", "as"):
+        table.add_column(heading)
+    for image in images:
+        manifest = image.manifest
+        table.add_row(
+            image.name,
+            manifest.kernel_release,
+            str(len(manifest.packages)),
+            manifest.created_at,
+            manifest.built_as,
+        )
+    stdout.print(table)
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="An image's name or its beginning.")]) -> None:
+    """An image's manifest."""
+    print(find_image(name).manifest.model_dump_json(indent=2))
+
+
+@app.command()
+def rm(name: Annotated[str, typer.Argument(help="An image's name or its beginning.")]) -> None:
+    """Delete an image, the layers on it and their snapshots."""
+    for removed in remove_image(find_image(name)):
+        say(f"removed {removed}")

@@ -1,0 +1,130 @@
+"""What one `vexrun test` was asked to do, checked and resolved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from vexrun.categories import Category, select_categories
+from vexrun.errors import ConfigError
+from vexrun.expectations import Expectation, load_expectations
+from vexrun.image.suites import DEFAULT_SUITE, Suite, find_suite
+from vexrun.kbuild import BuildPlace
+from vexrun.settings import Settings, load_settings
+from vexrun.subject import SUBJECT_FILE_NAME, Subject, load_subject
+from vexrun.vm.accel import AccelChoice
+
+
+class TargetKind(StrEnum):
+    VM = "vm"
+    HOST = "host"
+    DEVICE = "device"
+
+
+class Backend(StrEnum):
+    QEMU = "qemu"
+    VAGRANT = "vagrant"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A validated request. `source` is None when the subject file names a source package."""
+
+    subject: Subject
+    subject_file: Path
+    source: Path | None
+    suite: Suite
+    categories: list[Category]
+    target: TargetKind
+    backend: Backend
+    accel: AccelChoice
+    build: BuildPlace
+    keep: bool
+    settings: Settings
+    expectations: list[Expectation] = field(default_factory=list)
+    command: list[str] = field(default_factory=list)
+
+    @property
+    def needs_guest(self) -> bool:
+        return any(category.needs_guest for category in self.categories)
+
+    def selects(self, name: str) -> bool:
+        return any(category.name == name for category in self.categories)
+
+
+def make_config(
+    *,
+    source: Path | None,
+    subject_file: Path | None,
+    suite: str = DEFAULT_SUITE,
+    only: list[str],
+    skip: list[str],
+    target: TargetKind,
+    backend: Backend,
+    accel: AccelChoice,
+    build: BuildPlace,
+    keep: bool,
+    command: list[str],
+) -> RunConfig:
+    """Check everything that can be checked before anything is built or started.
+
+    Raises ConfigError naming what is wrong and what to do.
+    """
+    if source is not None and not source.is_dir():
+        raise ConfigError(
+            f"The source tree '{source}' is not a directory.",
+            hint="Give the directory of the module's source tree, or leave SOURCE out.",
+        )
+    _refuse_what_is_not_here(target, backend)
+    path = subject_file or (source or Path()) / SUBJECT_FILE_NAME
+    subject = load_subject(path)
+    categories = select_categories(only, skip)
+    categories = _allowed_on(target, categories, only)
+    if source is None and subject.subject.source is None:
+        source = path.parent
+    return RunConfig(
+        subject=subject,
+        subject_file=path.resolve(),
+        source=source.resolve() if source is not None else None,
+        suite=find_suite(suite),
+        categories=categories,
+        target=target,
+        backend=backend,
+        accel=accel,
+        build=build,
+        keep=keep,
+        settings=load_settings(),
+        expectations=load_expectations(path),
+        command=command,
+    )
+
+
+def _refuse_what_is_not_here(target: TargetKind, backend: Backend) -> None:
+    if target is TargetKind.DEVICE:
+        raise ConfigError(
+            "The target 'device' is not part of this version of vexrun.",
+            hint="Test in a VM first: vexrun test --target vm",
+        )
+    if backend is Backend.VAGRANT:
+        raise ConfigError(
+            "The backend 'vagrant' is not part of this version of vexrun.",
+            hint="Run: vexrun test --backend qemu",
+        )
+
+
+def _allowed_on(target: TargetKind, categories: list[Category], only: list[str]) -> list[Category]:
+    """On this host nothing is ever loaded, formatted or mounted, whatever was asked for."""
+    if target is not TargetKind.HOST:
+        return categories
+    refused = [row.name for row in categories if row.needs_guest and row.name in only]
+    if refused:
+        raise ConfigError(
+            f"The category '{refused[0]}' needs a kernel to break, and the target 'host' is the "
+            "machine you sit at: a module is never loaded here.",
+            hint=f"Run: vexrun test --only {','.join(refused)} --target vm",
+        )
+    allowed = [row for row in categories if not row.needs_guest]
+    if not allowed:
+        raise ConfigError("None of the selected categories can run on the target 'host'.")
+    return allowed

@@ -1,0 +1,108 @@
+"""Typed progress events. The core emits them; `vexrun.progress` alone draws them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from vexrun.results.model import KernelEvent, TestResult
+
+
+@dataclass(frozen=True)
+class Event:
+    """Base of all events; `at` is seconds since the epoch."""
+
+    at: float = field(default_factory=time.time, kw_only=True)
+
+    def record(self) -> dict[str, Any]:
+        """The event as one JSON-ready object for events.jsonl."""
+        return {"event": type(self).__name__, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class StageStarted(Event):
+    stage: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class StageFinished(Event):
+    stage: str
+    duration_s: float
+    ok: bool = True
+
+
+@dataclass(frozen=True)
+class Progress(Event):
+    """A sign of life inside a stage, such as the Ansible task now running."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Note(Event):
+    """Something the user should know that changes nothing, such as why TCG is used."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class TestStarted(Event):
+    __test__ = False
+    test_id: str
+
+
+@dataclass(frozen=True)
+class TestFinished(Event):
+    __test__ = False
+    result: TestResult
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "event": "TestFinished",
+            "at": self.at,
+            "result": self.result.model_dump(mode="json"),
+        }
+
+
+@dataclass(frozen=True)
+class KernelEventSeen(Event):
+    kernel_event: KernelEvent
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "event": "KernelEventSeen",
+            "at": self.at,
+            "kernel_event": self.kernel_event.model_dump(mode="json"),
+        }
+
+
+Emit = Callable[[Event], None]
+
+
+def ignore(_event: Event) -> None:
+    """For callers that want no progress."""
+
+
+class Stages:
+    """Times the named stages of a run; `durations` is {stage: seconds} in order of first start."""
+
+    def __init__(self, emit: Emit) -> None:
+        self.emit = emit
+        self.durations: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str, detail: str = "") -> Iterator[None]:
+        self.emit(StageStarted(name, detail))
+        begun = time.monotonic()
+        ok = False
+        try:
+            yield
+            ok = True
+        finally:
+            spent = time.monotonic() - begun
+            self.durations[name] = self.durations.get(name, 0.0) + spent
+            self.emit(StageFinished(name, spent, ok))

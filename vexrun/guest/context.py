@@ -1,0 +1,64 @@
+"""What a test process is told about the run, as one JSON file written by the session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vexrun.results.model import VariantBuild
+from vexrun.subject import Subject
+
+#: Where tests mount the filesystem under test, in the target.
+MOUNT_POINT = "/mnt/vexrun"
+
+
+class BuiltModule(BaseModel):
+    """The module file under test; `path` is where it lies in the target."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str
+    name: str | None  # as modinfo says
+    sha256: str
+    srcversion: str | None
+    build_id: str | None
+    vermagic: str | None
+    licence: str | None
+
+
+class BuiltTool(BaseModel):
+    """One declared tool or crate."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    ok: bool
+    reason: str = ""
+    log: str = ""
+
+
+class RunContext(BaseModel):
+    """Everything a test may need to know. Paths named `target_*` are in the target."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    subject: Subject
+    source: Path
+    kernel: str | None = None
+    builds: list[VariantBuild] = Field(default_factory=list)
+    rebuild: VariantBuild | None = None
+    tools: list[BuiltTool] = Field(default_factory=list)
+    module: BuiltModule | None = None
+    target_tools: str = ""
+    ssh_config: Path | None = None
+    disks: dict[str, str] = Field(default_factory=dict)
+    timeouts_s: dict[str, float] = Field(default_factory=dict)
+    slowdown: float = 1.0
+
+    def command(self, template: str, **values: str) -> str:
+        """Fill a subject file's command: {tools} and what is given, such as device=PATH."""
+        filled = template.replace("{tools}", self.target_tools)
+        for key, value in values.items():
+            filled = filled.replace("{" + key + "}", value)
+        return filled

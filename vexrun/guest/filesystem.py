@@ -1,0 +1,130 @@
+"""The filesystem under test: format, mount, prove that it is mounted, unmount, remount cold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vexrun.guest.context import MOUNT_POINT, RunContext
+from vexrun.guest.scratch import Scratch
+from vexrun.subject import Backing
+
+if TYPE_CHECKING:
+    from vexrun.guest.fixtures import Guest
+
+SECOND_MOUNT_POINT = "/mnt/vexrun-second"
+
+
+class Filesystem:
+    """Every mount names the type, so nothing but the subject's module can answer for it."""
+
+    def __init__(self, guest: Guest, context: RunContext, scratch: Scratch) -> None:
+        self.guest = guest
+        self.context = context
+        self.scratch = scratch
+        self.declared = context.subject.filesystem
+        self.path = MOUNT_POINT
+
+    @property
+    def type(self) -> str:
+        return self.declared.type
+
+    @property
+    def is_block(self) -> bool:
+        return self.declared.backing is Backing.BLOCK
+
+    def try_mkfs(self, disk: str) -> tuple[int, str]:
+        """Run the declared mkfs on a scratch disk: exit status and what it said."""
+        if not self.is_block or self.declared.mkfs is None:
+            return 0, "nothing to format"
+        command = self.context.command(self.declared.mkfs, device=disk)
+        # mkfs must not wait for an answer nobody will give.
+        status, out, err = self.guest.run(f"( {command} ) </dev/null 2>&1")
+        return status, (out + err).strip()
+
+    def mkfs(self, disk: str) -> None:
+        """Format a scratch disk; the test fails with what mkfs said when it does not work."""
+        status, said = self.try_mkfs(disk)
+        hint = ""
+        if status == 127:
+            hint = "; if the program comes from a Debian package, add it to subject.packages"
+        assert status == 0, f"mkfs failed with exit status {status}: {said}{hint}"
+
+    def fsck(self, disk: str) -> None:
+        """Run the declared fsck, when there is one, on an unmounted disk; it must find it clean."""
+        if self.declared.fsck is None:
+            return
+        command = self.context.command(self.declared.fsck, device=disk)
+        status, out, err = self.guest.run(f"( {command} ) </dev/null 2>&1")
+        assert status == 0, f"fsck found problems (exit status {status}): {(out + err).strip()}"
+
+    def try_mount(self, disk: str, *options: str, path: str = MOUNT_POINT) -> tuple[int, str]:
+        """mount(8) with the declared options and `options`: exit status and what it said."""
+        device = disk if self.is_block else "none"
+        chosen = ",".join([*self.declared.options, *options])
+        option = f"-o {chosen}" if chosen else ""
+        # -i: no mount helper of userspace may answer in the kernel's place.
+        status, out, err = self.guest.run(
+            f"mkdir -p {path} && mount -i -t {self.type} {option} {device} {path}"
+        )
+        return status, (out + err).strip()
+
+    def mount(self, disk: str, *options: str, path: str = MOUNT_POINT) -> None:
+        """Mount, and prove from /proc that this type is mounted there."""
+        status, said = self.try_mount(disk, *options, path=path)
+        if status != 0:
+            log = self.guest.run("dmesg | tail -n 5")[1].strip()
+            raise AssertionError(
+                f"mount failed with exit status {status}: {said}\nlast kernel lines:\n{log}"
+            )
+        self.assert_mounted(path)
+
+    def mount_record(self, path: str = MOUNT_POINT) -> dict[str, str] | None:
+        """Device, type and options of what is mounted on `path`; None when nothing is."""
+        _, out, _ = self.guest.run(f"grep ' {path} ' /proc/self/mounts | tail -n 1")
+        if not out.strip():
+            return None
+        device, _, kind, options, *_ = out.split()
+        return {"device": device, "type": kind, "options": options}
+
+    def is_mounted(self, path: str = MOUNT_POINT) -> bool:
+        record = self.mount_record(path)
+        return record is not None and record["type"] == self.type
+
+    def assert_mounted(self, path: str = MOUNT_POINT) -> None:
+        """Fail unless the type under test is what answers at `path`."""
+        record = self.mount_record(path)
+        assert record is not None, f"nothing is mounted on {path}"
+        assert record["type"] == self.type, (
+            f"{path} is a '{record['type']}', not the '{self.type}' under test"
+        )
+
+    def try_umount(self, path: str = MOUNT_POINT) -> tuple[int, str]:
+        status, out, err = self.guest.run(f"umount {path}")
+        return status, (out + err).strip()
+
+    def umount(self, path: str = MOUNT_POINT) -> None:
+        """Unmount, and prove from /proc that it is gone."""
+        status, said = self.try_umount(path)
+        assert status == 0, f"umount failed with exit status {status}: {said}"
+        assert self.mount_record(path) is None, f"umount said it worked, but {path} is mounted"
+
+    def umount_all(self) -> None:
+        """Unmount whatever earlier tests left on our mount points."""
+        self.guest.check(
+            f"for path in {MOUNT_POINT} {SECOND_MOUNT_POINT}; do "
+            'while grep -q " $path " /proc/self/mounts; do umount $path || exit 1; done; done'
+        )
+
+    def drop_caches(self) -> None:
+        """Write everything back and forget clean pages, dentries and inodes."""
+        self.guest.check("sync && echo 3 >/proc/sys/vm/drop_caches")
+
+    def remount_cold(self, *options: str) -> None:
+        """umount, forget every cache, check the medium if there is an fsck, mount again."""
+        self.umount()
+        disk = self.scratch.main
+        flush = f"blockdev --flushbufs {disk} && " if self.is_block else ""
+        self.guest.check(f"{flush}sync && echo 3 >/proc/sys/vm/drop_caches")
+        if self.is_block:
+            self.fsck(disk)
+        self.mount(disk, *options)

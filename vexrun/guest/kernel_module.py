@@ -1,0 +1,117 @@
+"""The subject's kernel module as tests see it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vexrun.guest.context import RunContext
+from vexrun.guest.protocol import SessionLink
+from vexrun.kernel_log import explain_refusal
+
+if TYPE_CHECKING:
+    from vexrun.guest.fixtures import Guest
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the running kernel says about the loaded module; hex strings, None when absent."""
+
+    srcversion: str | None
+    build_id: str | None
+
+
+class KernelModule:
+    """Loads and unloads the built file, and proves that what is loaded is that file."""
+
+    def __init__(self, guest: Guest, context: RunContext, link: SessionLink | None) -> None:
+        self.guest = guest
+        self.context = context
+        self.link = link
+        self.name = context.subject.module.sysfs_name
+
+    def is_loaded(self) -> bool:
+        """Whether a module of this name, or built-in code of this name, is in the kernel."""
+        status, _, _ = self.guest.run(f"test -d /sys/module/{self.name}")
+        return status == 0
+
+    def load(self) -> None:
+        """modprobe what it needs, insmod the built file with its parameters, prove identity."""
+        built = self.context.module
+        assert built is not None, "there is no built module to load"
+        declared = self.context.subject.module
+        for needed in declared.needs:
+            self.guest.check(f"modprobe {shlex.quote(needed)}")
+        parameters = " ".join(
+            shlex.quote(f"{key}={_parameter(value)}") for key, value in declared.params.items()
+        )
+        command = f"insmod {shlex.quote(built.path)} {parameters}".strip()
+        status, out, err = self.guest.run(command)
+        if status != 0:
+            log = self.guest.run("dmesg | tail -n 40")[1]
+            reason = explain_refusal(log, self.name)
+            said = (err or out).strip()
+            raise AssertionError(
+                f"the kernel refused the module: {reason or said}\n# {command}\n{said}"
+            )
+        assert self.is_loaded(), f"insmod said it worked, but /sys/module/{self.name} is not there"
+        self.prove_identity()
+
+    def ensure_loaded(self) -> None:
+        """Load it unless it is loaded; in both cases prove that it is the built file."""
+        if self.is_loaded():
+            self.prove_identity()
+        else:
+            self.load()
+
+    def unload(self) -> None:
+        """rmmod, and make sure it is gone."""
+        status, out, err = self.guest.run(f"rmmod {self.name}")
+        assert status == 0, (
+            f"rmmod failed with exit status {status}: {(err or out).strip()} "
+            f"(references: {self.references()})"
+        )
+        assert not self.is_loaded(), f"rmmod said it worked, but /sys/module/{self.name} is there"
+
+    def references(self) -> int:
+        """The module's reference count."""
+        return int(self.guest.check(f"cat /sys/module/{self.name}/refcnt"))
+
+    def identity(self) -> Identity:
+        """srcversion and build id of what is loaded, read from /sys/module."""
+        directory = f"/sys/module/{self.name}"
+        out = self.guest.check(
+            f"cat {directory}/srcversion 2>/dev/null || echo; "
+            f"od -An -v -tx1 {directory}/notes/.note.gnu.build-id 2>/dev/null | tr -d ' \\n'"
+        )
+        srcversion, _, note = out.partition("\n")
+        # An ELF note: three 4-byte words, the name 'GNU\0', then the id.
+        return Identity(srcversion.strip() or None, note.strip()[32:] or None)
+
+    def prove_identity(self) -> None:
+        """Fail unless the loaded module is the built file and not, say, the in-kernel copy."""
+        built = self.context.module
+        assert built is not None, "there is no built module to compare with"
+        loaded = self.identity()
+        if self.link is not None:
+            self.link.tell("module_loaded", srcversion=loaded.srcversion, build_id=loaded.build_id)
+        assert loaded.srcversion or loaded.build_id, (
+            f"the loaded module '{self.name}' has neither srcversion nor build id, "
+            "so it cannot be proven to be the built file"
+        )
+        for what, ours, theirs in (
+            ("srcversion", built.srcversion, loaded.srcversion),
+            ("build id", built.build_id, loaded.build_id),
+        ):
+            if ours or theirs:
+                assert ours == theirs, (
+                    f"the loaded module '{self.name}' is not the built file: its {what} is "
+                    f"{theirs}, the file's is {ours}"
+                )
+
+
+def _parameter(value: str | int | bool) -> str:
+    if isinstance(value, bool):
+        return "Y" if value else "N"
+    return str(value)

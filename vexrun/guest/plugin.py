@@ -1,0 +1,123 @@
+"""The pytest plugin of tests that run against a target.
+
+It only executes and reports. Whether a kernel event happened, and what became of a test, is
+decided by the session (vexrun.session), which sees the console and the kernel log.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from vexrun.errors import TargetLostError
+from vexrun.guest.protocol import STOP, SessionLink
+from vexrun.vm.ssh import GuestTimeoutError
+
+pytest_plugins = ["vexrun.guest.fixtures"]
+
+#: How far a test got: what ends it decides its raw outcome.
+PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+HUNG, LOST = "hung", "lost"
+
+
+class Reporter:
+    """Tells the session about collection, starts and ends of tests."""
+
+    def __init__(self, link: SessionLink) -> None:
+        self.link = link
+        self._outcome = PASSED
+        self._message = ""
+        self._details = ""
+        self._begun = 0.0
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.link.tell("collected", ids=[item.nodeid for item in session.items])
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.link.tell("collection_failed", where=report.nodeid, text=str(report.longrepr))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> None:
+        self._outcome, self._message, self._details = PASSED, "", ""
+        self._begun = time.monotonic()
+        self.link.tell("started", id=item.nodeid)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[Any]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        if report.skipped and self._outcome == PASSED:
+            self._outcome, self._message = SKIPPED, _skip_reason(report)
+        elif report.failed and self._outcome in (PASSED, SKIPPED):
+            self._outcome = _failure_kind(call)
+            self._message = _failure_message(call)
+            self._details = report.longreprtext
+            if report.when == "teardown":
+                self._message = f"cleaning up after the test failed: {self._message}"
+        return report
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        answer = self.link.ask(
+            "finished",
+            id=nodeid,
+            outcome=self._outcome,
+            message=self._message,
+            details=self._details[-20000:],
+            duration_s=time.monotonic() - self._begun,
+        )
+        if answer == STOP:
+            pytest.exit("stopped by the session", returncode=0)
+
+
+def _failure_kind(call: pytest.CallInfo[Any]) -> str:
+    error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, GuestTimeoutError):
+        return HUNG
+    if isinstance(error, TargetLostError):
+        return LOST
+    # testinfra reports a dropped ssh connection only in the text of a RuntimeError.
+    if isinstance(error, RuntimeError) and "exit_status=255" in str(error):
+        return LOST
+    return FAILED
+
+
+def _failure_message(call: pytest.CallInfo[Any]) -> str:
+    if call.excinfo is None:
+        return ""
+    text = str(call.excinfo.value).strip() or call.excinfo.typename
+    first = text.split("\nassert ", 1)[0] if "\nassert " in text else text
+    return first[:2000]
+
+
+def _skip_reason(report: pytest.TestReport) -> str:
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return reason.removeprefix("Skipped: ")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "needs_operations(*names): operations of vexrun.subject.KNOWN_OPERATIONS"
+    )
+    link = SessionLink.from_environment()
+    if link is not None:
+        config.pluginmanager.register(Reporter(link), "vexrun-reporter")
+        config.stash[LINK] = link
+
+
+LINK: pytest.StashKey[SessionLink] = pytest.StashKey()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose operation the subject declares that it lacks."""
+    from vexrun.guest.fixtures import run_context
+
+    lacked = run_context(item.config).subject.filesystem.lacked_operations
+    for marker in item.iter_markers("needs_operations"):
+        missing = [name for name in marker.args if name in lacked]
+        if missing:
+            pytest.skip(f"the subject file declares that the filesystem lacks: {missing[0]}")

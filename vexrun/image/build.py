@@ -1,0 +1,352 @@
+"""Build a guest image: mmdebstrap, our roles at native speed, then a disk without loop devices.
+
+Everything happens in a directory of its own that is renamed into the cache when complete, so a
+half-built image can never be used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from vexrun.errors import InfrastructureError
+from vexrun.events import Emit, Note, Progress, Stages
+from vexrun.image import namespace
+from vexrun.image.catalog import Image, images_dir, lock_path
+from vexrun.image.files import list_files
+from vexrun.image.locking import exclusive
+from vexrun.image.manifest import (
+    MANIFEST_NAME,
+    ImageInputs,
+    Manifest,
+    base_inputs,
+    layer_inputs,
+    sha256_of,
+)
+from vexrun.image.suites import Suite
+from vexrun.layout import cache_dir
+from vexrun.playbook import InventoryHost, run_playbook
+from vexrun.process import find_program, run
+from vexrun.settings import ImageSettings
+
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_NEEDED_PROGRAMS = {
+    "mmdebstrap": "mmdebstrap",
+    "mke2fs": "e2fsprogs",
+    "qemu-img": "qemu-utils",
+    "ssh-keygen": "openssh-client",
+    "unshare": "util-linux",
+    "tar": "tar",
+}
+#: A base image with its root filesystem and disk takes about 5 GiB while it is made.
+_BUILD_SPACE_GIB = 8
+_LAYER_SPACE_GIB = 4
+#: Fixed so that equal contents make equal disks.
+_FILESYSTEM_UUID = "76657872-756e-4000-8000-726f6f740000"
+
+
+#: Fills a work directory with `rootfs/` and `ssh/`.
+_Make = Callable[[Path], None]
+
+
+def ensure_base(suite: Suite, settings: ImageSettings, emit: Emit) -> Image:
+    """The suite's image: from the cache, or built now."""
+    inputs = base_inputs(suite, settings)
+    return _ensure(inputs, emit, lambda work: _make_base(work, inputs, settings, emit))
+
+
+def ensure_layer(base: Image, packages: list[str], settings: ImageSettings, emit: Emit) -> Image:
+    """`base` with a subject's Debian packages: `base` itself when it has them all."""
+    missing = [package for package in packages if package not in base.manifest.packages]
+    if not missing:
+        return base
+    inputs = layer_inputs(base.manifest, packages)
+    return _ensure(inputs, emit, lambda work: _make_layer(work, base, packages, settings, emit))
+
+
+def rebuild_beside(suite: Suite, settings: ImageSettings, work: Path, emit: Emit) -> Manifest:
+    """Build the suite's image once more into `work`, for comparison with the cached one."""
+    inputs = base_inputs(suite, settings)
+    work.mkdir(parents=True)
+    return _build(work, inputs, lambda path: _make_base(path, inputs, settings, emit), emit)
+
+
+def _ensure(inputs: ImageInputs, emit: Emit, make: _Make) -> Image:
+    final = images_dir() / inputs.name
+    found = Image.open(final)
+    if found is not None:
+        return found
+
+    def tell() -> None:
+        emit(Note(f"Another vexrun is building the image '{inputs.name}'; waiting for it."))
+
+    with exclusive(lock_path(inputs.name), on_wait=tell):
+        found = Image.open(final)
+        if found is not None:
+            return found
+        _preflight(inputs)
+        namespace.remove_tree(final)
+        work = images_dir() / f".building-{inputs.name}-{os.getpid()}"
+        _sweep_half_built(inputs.name)
+        work.mkdir(parents=True)
+        try:
+            _build(work, inputs, make, emit)
+            work.rename(final)
+        except BaseException:
+            namespace.remove_tree(work)
+            raise
+    built = Image.open(final)
+    if built is None:
+        raise InfrastructureError(f"The image '{final}' vanished right after it was built.")
+    return built
+
+
+def _sweep_half_built(name: str) -> None:
+    """Remove what a killed build of this image left; we hold its lock, so nobody is building."""
+    for stale in images_dir().glob(f".building-{name}-*"):
+        namespace.remove_tree(stale)
+
+
+def _preflight(inputs: ImageInputs) -> None:
+    missing = [package for name, package in _NEEDED_PROGRAMS.items() if not find_program(name)]
+    if missing:
+        raise InfrastructureError(
+            f"Building an image needs programs that are not installed: {', '.join(missing)}.",
+            hint=f"Run: sudo apt-get install --no-install-recommends {' '.join(sorted(missing))}",
+        )
+    namespace.require_namespaces()
+    images_dir().mkdir(parents=True, exist_ok=True)
+    needed = _LAYER_SPACE_GIB if inputs.base_key else _BUILD_SPACE_GIB
+    free = shutil.disk_usage(images_dir()).free / 2**30
+    if free < needed:
+        raise InfrastructureError(
+            f"Building an image needs {needed} GiB of free disk, and '{images_dir()}' has "
+            f"{free:.1f} GiB.",
+            hint="Free some space, run 'vexrun image rm NAME' for an old image, or set "
+            "VEXRUN_CACHE_DIR to a larger disk.",
+        )
+
+
+def _build(work: Path, inputs: ImageInputs, make: _Make, emit: Emit) -> Manifest:
+    stages = Stages(emit)
+    make(work)
+    rootfs = work / "rootfs"
+    release = _kernel_release(rootfs)
+    with stages.stage("image disk", "ext4 and qcow2"):
+        _take_kernel(rootfs, release, work)
+        list_files(rootfs, work / "files.txt")
+        _make_disk(rootfs, work, inputs.disk_gib)
+    manifest = Manifest(
+        name=inputs.name,
+        key=inputs.key,
+        inputs=inputs,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        built_as="user" if namespace.is_rootless() else "root",
+        kernel_release=release,
+        packages=_installed_packages(rootfs),
+        sha256={name: sha256_of(work / name) for name in ("root.qcow2", "vmlinuz", "initrd.img")},
+        files_sha256=sha256_of(work / "files.txt"),
+        durations=stages.durations,
+    )
+    text = json.dumps(manifest.model_dump(), indent=2, sort_keys=True)
+    (work / MANIFEST_NAME).write_text(text + "\n")
+    return manifest
+
+
+def _make_base(work: Path, inputs: ImageInputs, settings: ImageSettings, emit: Emit) -> None:
+    stages = Stages(emit)
+    rootfs = work / "rootfs"
+    with stages.stage("image bootstrap", f"mmdebstrap {inputs.suite}"):
+        _bootstrap(inputs, settings, work)
+    _make_keys(work / "ssh")
+    with stages.stage("image roles", "playbooks/image.yml"), deb_archive(inputs.suite) as archive:
+        result = run_playbook(
+            "image.yml",
+            [image_host(rootfs, archive)],
+            artifact_dir=work / "ansible",
+            emit=emit,
+            extra_variables=_role_variables(work / "ssh", settings),
+        )
+        emit(Progress(f"{result.changed} tasks changed the image"))
+    shutil.rmtree(work / "ansible")
+    _clean(rootfs)
+
+
+def image_host(rootfs: Path, archive: Path | None = None) -> InventoryHost:
+    """The inventory host that stands for an unpacked root filesystem."""
+    binds = []
+    if archive is not None:
+        binds.append(namespace.Bind(archive, "/var/cache/apt/archives", writable=True))
+    return InventoryHost(
+        "image",
+        "rootfs",
+        {"vexrun_rootfs_enter": namespace.enter_argv(rootfs, binds), "ansible_host": str(rootfs)},
+    )
+
+
+def _bootstrap(inputs: ImageInputs, settings: ImageSettings, work: Path) -> None:
+    tarball = work / "base.tar"
+    argv = [
+        "mmdebstrap",
+        "--mode=unshare" if namespace.is_rootless() else "--mode=root",
+        "--variant=minbase",
+        "--format=tar",
+        "--skip=cleanup/apt/lists",  # the roles install from them
+        "--include=ca-certificates,python3,python3-apt",
+    ]
+    if _KEYRING.is_file():
+        argv.append(f"--keyring={_KEYRING}")
+    if settings.proxy:
+        argv.append(f'--aptopt=Acquire::http {{ Proxy "{settings.proxy}"; }}')
+    argv += [inputs.suite, str(tarball)]
+    if settings.mirror:
+        argv.append(settings.mirror)
+    done = run(argv, check=False, log=work / "mmdebstrap.log")
+    if done.returncode != 0:
+        raise InfrastructureError(
+            f"mmdebstrap could not make the '{inputs.suite}' root filesystem "
+            f"(mirror: {settings.mirror or 'the default of the suite'}).",
+            evidence=done.tail(12),
+            hint="Check the network; VEXRUN_MIRROR and VEXRUN_PROXY set another mirror or a "
+            "proxy (docs/settings.md).",
+        )
+    rootfs = work / "rootfs"
+    rootfs.mkdir()
+    unpack = ["tar", "-C", str(rootfs), "-xpf", str(tarball), "--numeric-owner"]
+    namespace.run_as_owner([*unpack, "--exclude=./dev/*"])
+    tarball.unlink()
+
+
+def _make_keys(directory: Path) -> None:
+    """One client key and one host key for each image: a guest of ours is recognised by them."""
+    directory.mkdir(mode=0o700)
+    for name in ("client", "host"):
+        run(
+            [
+                "ssh-keygen",
+                "-q",
+                "-t",
+                "ed25519",
+                "-N",
+                "",
+                "-C",
+                f"vexrun-{name}",
+                "-f",
+                str(directory / name),
+            ]
+        )
+
+
+def _role_variables(keys: Path, settings: ImageSettings) -> dict[str, object]:
+    return {
+        "guest_base_authorized_keys": [(keys / "client.pub").read_text().strip()],
+        "guest_base_ssh_host_key": (keys / "host").read_text(),
+        "guest_base_ssh_host_key_pub": (keys / "host.pub").read_text().strip(),
+        "guest_base_extra_packages": settings.extra_packages,
+    }
+
+
+@contextmanager
+def deb_archive(suite: str) -> Iterator[Path]:
+    """The suite's downloaded .deb files, shared between builds of one suite, one at a time."""
+    directory = cache_dir() / "debs" / suite
+    directory.mkdir(parents=True, exist_ok=True)
+    with exclusive(cache_dir() / "debs" / f"{suite}.lock"):
+        yield directory
+
+
+def _make_layer(
+    work: Path, base: Image, packages: list[str], settings: ImageSettings, emit: Emit
+) -> None:
+    stages = Stages(emit)
+    rootfs = work / "rootfs"
+    with stages.stage("image layer", f"adding {', '.join(packages)}"):
+        rootfs.mkdir()
+        namespace.run_as_owner(["cp", "-a", "--reflink=auto", f"{base.rootfs}/.", str(rootfs)])
+        shutil.copytree(base.directory / "ssh", work / "ssh")
+        (work / "ssh").chmod(0o700)
+        with deb_archive(base.manifest.inputs.suite) as archive:
+            _install(rootfs, packages, archive, work / "apt.log", settings)
+        _clean(rootfs)
+
+
+def _install(
+    rootfs: Path, packages: list[str], archive: Path, log: Path, settings: ImageSettings
+) -> None:
+    binds = [namespace.Bind(archive, "/var/cache/apt/archives", writable=True)]
+    proxy = ["-o", f"Acquire::http::Proxy={settings.proxy}"] if settings.proxy else []
+    apt = ["apt-get", "-q", *proxy, "-o", "APT::Keep-Downloaded-Packages=true"]
+    install = [*apt, "install", "-y", "--no-install-recommends", *packages]
+    done = namespace.run_in_root(rootfs, install, binds=binds, check=False, log=log)
+    if done.returncode != 0:
+        # The lists of the image may be older than the mirror.
+        update = namespace.run_in_root(rootfs, [*apt, "update"], binds=binds, check=False, log=log)
+        done = namespace.run_in_root(rootfs, install, binds=binds, check=False, log=log)
+        if done.returncode != 0:
+            unknown = "Unable to locate package" in done.output
+            raise InfrastructureError(
+                f"The subject's packages could not be installed: {', '.join(packages)}.",
+                evidence=(update.tail(5) if update.returncode else "") + done.tail(10),
+                hint="Correct subject.packages in the subject file."
+                if unknown
+                else "Check the network; VEXRUN_MIRROR and VEXRUN_PROXY set another way out.",
+            )
+
+
+def _clean(rootfs: Path) -> None:
+    """Remove what installing leaves behind and what differs from build to build for no reason."""
+    namespace.run_in_root(
+        rootfs,
+        [
+            "sh",
+            "-c",
+            "rm -rf /var/tmp/.ansible /var/log/apt /var/log/dpkg.log /var/log/alternatives.log "
+            "/var/log/bootstrap.log /var/cache/debconf/*-old /var/lib/dpkg/*-old "
+            "/var/cache/ldconfig/aux-cache /var/cache/apt/*.bin; "
+            "rm -rf /root/.ansible; find / -xdev -name __pycache__ -prune -exec rm -rf {} +",
+        ],
+    )
+
+
+def _kernel_release(rootfs: Path) -> str:
+    releases = sorted(path.name for path in (rootfs / "usr/lib/modules").iterdir())
+    bootable = [name for name in releases if (rootfs / "boot" / f"vmlinuz-{name}").is_file()]
+    if len(bootable) != 1:
+        raise InfrastructureError(
+            "An image must have exactly one kernel, and this one has "
+            f"{', '.join(bootable) or 'none'}."
+        )
+    return bootable[0]
+
+
+def _take_kernel(rootfs: Path, release: str, work: Path) -> None:
+    for source, name in (("vmlinuz", "vmlinuz"), ("initrd.img", "initrd.img")):
+        packed = rootfs / "boot" / f"{source}-{release}"
+        namespace.run_as_owner(["cp", str(packed), str(work / name)])
+        namespace.run_as_owner(["chmod", "644", str(work / name)])
+
+
+def _make_disk(rootfs: Path, work: Path, size_gib: int) -> None:
+    raw = work / "root.raw"
+    namespace.run_as_owner(
+        [
+            *("mke2fs", "-q", "-t", "ext4", "-L", "vexrun-root", "-U", _FILESYSTEM_UUID),
+            *("-E", f"lazy_itable_init=1,hash_seed={_FILESYSTEM_UUID}", "-m", "0"),
+            *("-O", "^has_journal,^resize_inode", "-d", str(rootfs), str(raw), f"{size_gib}G"),
+        ]
+    )
+    run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(work / "root.qcow2")])
+    raw.unlink()
+
+
+def _installed_packages(rootfs: Path) -> dict[str, str]:
+    listing = namespace.run_in_root(
+        rootfs, ["dpkg-query", "-W", "-f", "${binary:Package}\\t${Version}\\n"], readonly=True
+    )
+    rows = (line.split("\t") for line in listing.stdout.splitlines())
+    return {name.split(":")[0]: package_version for name, package_version in rows}

@@ -1,0 +1,125 @@
+"""The images in the cache: open, list, remove."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from vexrun.errors import ConfigError
+from vexrun.image import namespace
+from vexrun.image.locking import exclusive, is_locked
+from vexrun.image.manifest import MANIFEST_NAME, Manifest
+from vexrun.layout import cache_dir
+
+
+def images_dir() -> Path:
+    return cache_dir() / "images"
+
+
+def lock_path(name: str) -> Path:
+    return cache_dir() / "locks" / f"{name}.lock"
+
+
+@dataclass(frozen=True)
+class Image:
+    """A complete image in the cache."""
+
+    directory: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, directory: Path) -> Image | None:
+        """The image in `directory`, or None when there is no complete one."""
+        try:
+            manifest = Manifest.model_validate(json.loads((directory / MANIFEST_NAME).read_text()))
+        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, ValidationError):
+            return None
+        image = cls(directory, manifest)
+        needed = (image.disk, image.kernel, image.initrd, image.rootfs, image.client_key)
+        return image if all(path.exists() for path in needed) else None
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def suite(self) -> str:
+        return self.manifest.inputs.suite
+
+    @property
+    def rootfs(self) -> Path:
+        return self.directory / "rootfs"
+
+    @property
+    def disk(self) -> Path:
+        return self.directory / "root.qcow2"
+
+    @property
+    def kernel(self) -> Path:
+        return self.directory / "vmlinuz"
+
+    @property
+    def initrd(self) -> Path:
+        return self.directory / "initrd.img"
+
+    @property
+    def client_key(self) -> Path:
+        return self.directory / "ssh" / "client"
+
+    @property
+    def host_public_key(self) -> str:
+        return (self.directory / "ssh" / "host.pub").read_text().strip()
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.directory / MANIFEST_NAME
+
+
+def list_images() -> list[Image]:
+    """Every complete image, by name."""
+    if not images_dir().is_dir():
+        return []
+    opened = (Image.open(path) for path in sorted(images_dir().iterdir()))
+    return [image for image in opened if image is not None]
+
+
+def find_image(name: str) -> Image:
+    """The image called `name`, or the only one whose name starts so; ConfigError otherwise."""
+    matches = [image for image in list_images() if image.name.startswith(name)]
+    exact = [image for image in matches if image.name == name]
+    if len(exact or matches) == 1:
+        return (exact or matches)[0]
+    known = ", ".join(image.name for image in (matches or list_images())) or "none"
+    problem = "more than one image" if matches else "no image"
+    raise ConfigError(
+        f"There is {problem} whose name starts with '{name}'.",
+        evidence=f"images: {known}",
+        hint="Run: vexrun image list",
+    )
+
+
+def remove_image(image: Image) -> list[str]:
+    """Delete an image, the layers on it and their snapshots. Returns the names removed.
+
+    Raises ConfigError while a machine is using it.
+    """
+    doomed = [image] + [
+        other for other in list_images() if other.manifest.inputs.base_key == image.manifest.key
+    ]
+    for each in doomed:
+        if is_locked(lock_path(each.name)):
+            raise ConfigError(
+                f"The image '{each.name}' is in use by a machine or a build.",
+                hint="Run 'vexrun vm down' or wait for the run to end, then try again.",
+            )
+    for each in doomed:
+        with exclusive(lock_path(each.name)):
+            # The manifest goes first: a deletion cut short must not leave an image to be used.
+            each.manifest_path.unlink()
+            for snapshot in (cache_dir() / "snapshots").glob(f"{each.name}-*"):
+                namespace.remove_tree(snapshot)
+            namespace.remove_tree(each.directory)
+    return [each.name for each in doomed]

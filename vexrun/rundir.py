@@ -1,0 +1,99 @@
+"""The directory of one run: everything it leaves, written as things happen."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+from vexrun.errors import ConfigError, InfrastructureError
+from vexrun.events import Event
+from vexrun.layout import state_dir
+
+
+def runs_dir() -> Path:
+    return state_dir() / "runs"
+
+
+class RunDir:
+    """`path` holds results, reports, logs, the built module and Ansible's artifacts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.run_id = path.name
+        self._events = (path / "events.jsonl").open("a")
+
+    @classmethod
+    def create(cls, subject_name: str) -> RunDir:
+        """A fresh directory with a unique name; `latest` points at it."""
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        path = runs_dir() / f"{stamp}-{subject_name}-{secrets.token_hex(2)}"
+        try:
+            path.mkdir(parents=True)
+            cls._point_latest(path)
+            return cls(path)
+        except OSError as error:
+            raise InfrastructureError(
+                f"The run directory '{path}' cannot be made: {error.strerror}.",
+                hint="Free some space, or set VEXRUN_STATE_DIR to a directory you may write.",
+            ) from error
+
+    @staticmethod
+    def _point_latest(path: Path) -> None:
+        temporary = path.parent / f".latest-{os.getpid()}"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(path.name)
+        temporary.rename(path.parent / "latest")
+
+    def record(self, event: Event) -> None:
+        """Append one event, on disk at once."""
+        self._events.write(json.dumps(event.record()) + "\n")
+        self._events.flush()
+
+    @property
+    def console_log(self) -> Path:
+        return self.path / "console.log"
+
+    def close(self) -> None:
+        self._events.close()
+
+    def discard(self) -> None:
+        """Remove the directory of a run that never began."""
+        self.close()
+        latest = self.path.parent / "latest"
+        if latest.is_symlink() and str(latest.readlink()) == self.path.name:
+            latest.unlink()
+            older = sorted(path for path in self.path.parent.glob("2*") if path != self.path)
+            if older:
+                self._point_latest(older[-1])
+        shutil.rmtree(self.path)
+
+
+def find_run(name: str | None) -> Path:
+    """A run's directory by path, id or the beginning of an id; None means the latest.
+
+    Raises ConfigError naming what there is.
+    """
+    if name is None:
+        latest = runs_dir() / "latest"
+        if not latest.exists():
+            raise ConfigError("There is no run yet.", hint="Run: vexrun test SOURCE")
+        return latest.resolve()
+    given = Path(name)
+    if given.is_dir():
+        return given.resolve()
+    if given.is_file():
+        return given.resolve().parent
+    known = sorted(path.name for path in runs_dir().glob("2*")) if runs_dir().is_dir() else []
+    matches = [run for run in known if run == name or run.startswith(name)]
+    if len(matches) == 1:
+        return runs_dir() / matches[0]
+    problem = "more than one run" if matches else "no run"
+    raise ConfigError(
+        f"There is {problem} called '{name}'.",
+        evidence="runs: " + (", ".join((matches or known)[-10:]) or "none"),
+        hint="Name a run directory, or leave RUN out for the latest.",
+    )

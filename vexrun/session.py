@@ -1,0 +1,386 @@
+"""One `vexrun test`, from the request to the written report."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from vexrun import __version__, tree
+from vexrun.categories import Category
+from vexrun.config import RunConfig, TargetKind
+from vexrun.errors import ConfigError, InterruptedRunError, VexrunError
+from vexrun.events import Emit, Event, Note, Stages
+from vexrun.expectations import apply_expectations
+from vexrun.guest.context import BuiltModule, BuiltTool, RunContext
+from vexrun.image.build import ensure_base, ensure_layer
+from vexrun.image.catalog import Image
+from vexrun.image.manifest import sha256_of
+from vexrun.interrupt import interruptible
+from vexrun.kbuild import (
+    GUEST_BUILD_ROOT,
+    MAIN_VARIANT,
+    BuildOutcome,
+    BuildPlace,
+    BuildSpec,
+    NativeBuilder,
+)
+from vexrun.report import write_reports
+from vexrun.results.model import ModuleInfo, RunResults, SubjectInfo, TargetInfo
+from vexrun.rundir import RunDir
+from vexrun.sources import SourceTree, source_of
+from vexrun.subject import check_against_tree
+from vexrun.target.guest_build import GuestBuilder
+from vexrun.target.vm import VmPlan, VmTarget
+from vexrun.testrun import TestRun, not_run
+from vexrun.verdict import judge
+from vexrun.vm.accel import choose_accelerator
+from vexrun.vm.snapshot import ensure_snapshot
+from vexrun.workdir import work_directory
+
+
+def run_session(config: RunConfig, draw: Emit) -> RunResults:
+    """Test the subject as asked; the results are complete and written, whatever happened.
+
+    Raises VexrunError only for what was wrong before there was a run to report on.
+    """
+    rundir = RunDir.create(config.subject.name)
+    session = Session(config, rundir, draw)
+    interrupted = False
+    with interruptible():
+        try:
+            session.run()
+        except InterruptedRunError as error:
+            interrupted = True
+            session.results.notes.append(error.message)
+        except ConfigError as error:
+            session.abandon()
+            error.hint = error.hint or f"Nothing was run; see '{rundir.path}'."
+            raise
+        except VexrunError as error:
+            session.record_error(error)
+        finally:
+            session.close()
+    session.finish(interrupted=interrupted)
+    return session.results
+
+
+@dataclass
+class _Builds:
+    """What the build stage made: the main build, the variants, and the main one once more."""
+
+    main: BuildOutcome
+    variants: list[BuildOutcome] = field(default_factory=list)
+    again: BuildOutcome | None = None
+
+
+class Session:
+    """The state of one run. `run` reads as the story; each step is a method."""
+
+    def __init__(self, config: RunConfig, rundir: RunDir, draw: Emit) -> None:
+        self.config = config
+        self.rundir = rundir
+        self.draw = draw
+        self.stages = Stages(self.emit)
+        self.target: VmTarget | None = None
+        self.tests: TestRun | None = None
+        self.source: SourceTree | None = None
+        self.results = RunResults(
+            run_id=rundir.run_id,
+            run_dir=str(rundir.path),
+            vexrun_version=__version__,
+            started_at=_now(),
+            command=config.command,
+            selected_categories=[category.name for category in config.categories],
+            subject=SubjectInfo(
+                name=config.subject.name,
+                source=str(config.source or config.subject.subject.source),
+                subject_file=str(config.subject_file),
+            ),
+            target=TargetInfo(kind=config.target.value, suite=config.suite.name),
+        )
+
+    def emit(self, event: Event) -> None:
+        """Every event goes to events.jsonl first, then to the screen."""
+        self.rundir.record(event)
+        self.draw(event)
+
+    # -- the story --------------------------------------------------------------------------
+
+    def run(self) -> None:
+        image = self.get_image()
+        source = self.get_source(image)
+        with work_directory(self.rundir.run_id) as work:
+            place = self.choose_build_place(image)
+            if place is BuildPlace.GUEST:
+                self.start_target(image, source)
+            builds = self.build(image, source, work, place)
+            context = self.describe_builds(builds, source)
+            runnable = self.runnable_categories(builds)
+            if any(category.needs_guest for category in runnable):
+                if self.target is None:
+                    self.start_target(image, source)
+                self.install(builds)
+            self.run_tests(context, runnable)
+
+    def get_image(self) -> Image:
+        """The suite's image with the subject's packages, from the cache or built now."""
+        with self.stages.stage("image", self.config.suite.name):
+            base = ensure_base(self.config.suite, self.config.settings.image, self.emit)
+            packages = list(self.config.subject.subject.packages)
+            image = ensure_layer(base, packages, self.config.settings.image, self.emit)
+        target = self.results.target
+        target.kernel = image.manifest.kernel_release
+        target.image_key = image.manifest.key
+        target.image_sha256 = image.manifest.sha256["root.qcow2"]
+        target.image_manifest_sha256 = sha256_of(image.manifest_path)
+        shutil.copy2(image.manifest_path, self.rundir.path / "manifest.json")
+        return image
+
+    def get_source(self, image: Image) -> Path:
+        """The tree under test, measured: what is tested is what is reported."""
+        config = self.config
+        self.source = source_of(config.subject, config.source, image, self.emit)
+        path = self.source.path
+        check_against_tree(config.subject, path, config.subject_file)
+        with self.stages.stage("measure source", str(path)):
+            self._state_before = tree.measure(path)
+            git = tree.git_state(path)
+        info = self.results.subject
+        info.source = self.source.origin
+        info.tree_sha256 = self._state_before.sha256
+        info.commit, info.dirty = git.commit, git.dirty
+        for name in config.subject.unknown_lacks():
+            self.note(
+                f"filesystem.lacks names '{name}', which no test knows: it has no effect "
+                "(docs/subject-file.md lists the names)."
+            )
+        return path
+
+    def choose_build_place(self, image: Image) -> BuildPlace:
+        """`auto` builds in the guest only where KVM makes that fast."""
+        config = self.config
+        if config.target is TargetKind.HOST:
+            if config.build is BuildPlace.GUEST:
+                raise ConfigError("--build guest needs a guest, and the target 'host' has none.")
+            return BuildPlace.NATIVE
+        self._accelerator = choose_accelerator(
+            config.accel, image.kernel, image.manifest.sha256["vmlinuz"]
+        )
+        if config.needs_guest or config.build is BuildPlace.GUEST:
+            name, reason = self._accelerator.name, self._accelerator.reason
+            self.emit(Note(f"Accelerator: {name} ({reason})."))
+        if config.build is not BuildPlace.AUTO:
+            return config.build
+        fast = self._accelerator.name == "kvm" and config.needs_guest
+        return BuildPlace.GUEST if fast else BuildPlace.NATIVE
+
+    def start_target(self, image: Image, source: Path) -> None:
+        """A machine from the snapshot, which is made first if there is none."""
+        config = self.config
+        with self.stages.stage("snapshot"):
+            snapshot = ensure_snapshot(image, self._accelerator, config.settings.machine, self.emit)
+        plan = VmPlan(
+            image=image,
+            snapshot=snapshot,
+            accelerator=self._accelerator,
+            hardware=config.settings.machine,
+            subject=config.subject,
+            source_dir=source,
+            console_log=self.rundir.console_log,
+            outlives_us=config.keep,
+        )
+        self.target = VmTarget(plan, self.emit)
+        with self.stages.stage("start machine", "restoring the snapshot"):
+            self.target.open()
+        info = self.target.info()
+        info.image_manifest_sha256 = self.results.target.image_manifest_sha256
+        self.results.target = info
+
+    def build(self, image: Image, source: Path, work: Path, place: BuildPlace) -> _Builds:
+        """The main build always; variants and a second build when they are to be judged."""
+        subject = self.config.subject
+        jobs = os.cpu_count() or 1
+        main = BuildSpec.main(subject)
+        artifacts = self.rundir.path / "ansible"
+
+        def builder(directory: str) -> NativeBuilder | GuestBuilder:
+            if place is BuildPlace.NATIVE:
+                return NativeBuilder(image, source, work / directory, jobs)
+            assert self.target is not None, "a guest build needs a started target"
+            return GuestBuilder(self.target, work / directory, artifacts, self.emit)
+
+        with self.stages.stage("build", place.value):
+            builds = _Builds(builder("build").build(main))
+        if self.config.selects("build"):
+            with self.stages.stage("build again", "variants and bit identity"):
+                for spec in BuildSpec.variants(subject):
+                    builds.variants.append(builder(f"variant-{spec.variant}").build(spec))
+                builds.again = builder("again").build(main)
+        return builds
+
+    def describe_builds(self, builds: _Builds, source: Path) -> RunContext:
+        """Put the builds into the results, keep the module file, tell the tests about both."""
+        main = builds.main
+        self.results.builds = [build.record() for build in [main, *builds.variants]]
+        spec = BuildSpec.main(self.config.subject)
+        built = None
+        if main.module is not None:
+            file = main.module
+            kept = self.rundir.path / file.path.name
+            shutil.copy2(file.path, kept)
+            self.results.module = ModuleInfo(
+                file=kept.name,
+                sha256=file.sha256,
+                srcversion=file.srcversion,
+                build_id=file.build_id,
+                vermagic=file.vermagic,
+            )
+            built = BuiltModule(
+                path=str(spec.ko_path),
+                name=file.internal_name,
+                sha256=file.sha256,
+                srcversion=file.srcversion,
+                build_id=file.build_id,
+                vermagic=file.vermagic,
+                licence=file.modinfo.get("license"),
+            )
+        slowdown = self.target.slowdown if self.target else 1.0
+        if self.target is None and self.config.needs_guest:
+            slowdown = self._accelerator.slowdown
+        return RunContext(
+            subject=self.config.subject,
+            source=source,
+            kernel=self.results.target.kernel,
+            builds=self.results.builds,
+            rebuild=builds.again.record() if builds.again else None,
+            tools=[
+                BuiltTool(name=step.name, ok=step.ok, reason=step.reason, log=step.log[-4000:])
+                for step in main.steps
+                if step.name != "module"
+            ],
+            module=built,
+            target_tools=str(spec.tools_dir),
+            timeouts_s={row.name: row.timeout_s * slowdown for row in self.config.categories},
+            slowdown=slowdown,
+        )
+
+    def runnable_categories(self, builds: _Builds) -> list[Category]:
+        """Without a module (or a declared tool) there is nothing to load and nothing to test."""
+        broken = [step for step in builds.main.steps if not step.ok]
+        if not broken:
+            return self.config.categories
+        runnable = [row for row in self.config.categories if not row.needs_guest]
+        stopped = [row for row in self.config.categories if row.needs_guest]
+        what = "the module" if broken[0].name == "module" else f"the tool '{broken[0].name}'"
+        reason = f"not run: {what} did not build ({broken[0].reason})"
+        self.results.tests += not_run(stopped, reason)
+        self.results.build_failure = (
+            f"{what[0].upper()}{what[1:]} did not build: {broken[0].reason}."
+        )
+        return runnable
+
+    def install(self, builds: _Builds) -> None:
+        """Put the module and the tools where the guest would have built them."""
+        assert self.target is not None, "there is a target to install into"
+        spec = BuildSpec.main(self.config.subject)
+        outside = builds.main.tools_dir.parent.parent
+        files = [spec.ko_path.relative_to(GUEST_BUILD_ROOT)]
+        if self.config.subject.tool_names:
+            files.append(spec.tools_dir.relative_to(GUEST_BUILD_ROOT))
+        self.target.on_start = lambda target: target.install(
+            outside, [Path(str(file)) for file in files], GUEST_BUILD_ROOT
+        )
+        if builds.main.where is BuildPlace.NATIVE:
+            with self.stages.stage("install", f"{MAIN_VARIANT} build into the guest"):
+                self.target.on_start(self.target)
+
+    def run_tests(self, context: RunContext, categories: list[Category]) -> None:
+        if not categories:
+            return
+        if self.target is not None:
+            slowdown = self.target.slowdown
+            context.slowdown = slowdown
+            context.timeouts_s = {row.name: row.timeout_s * slowdown for row in categories}
+        self.tests = TestRun(context, self.target, self.rundir.path, self.emit, self.stages)
+        self.tests.run(categories)
+
+    # -- endings ----------------------------------------------------------------------------
+
+    def note(self, text: str) -> None:
+        self.results.notes.append(text)
+        self.emit(Note(text))
+
+    def record_error(self, error: VexrunError) -> None:
+        parts = [error.message, error.evidence, error.hint]
+        self.results.error = "\n".join(part for part in parts if part)
+
+    def abandon(self) -> None:
+        """The request itself was wrong: nothing ran, so there is no run to keep."""
+        self.close()
+        self.rundir.discard()
+
+    def close(self) -> None:
+        """Collect what is left to collect and end the machine (unless it is to be kept)."""
+        if self.target is None:
+            return
+        self.target.save_logs(self.rundir.path)
+        if self.config.keep:
+            self.keep_machine()
+        self.target.close()
+        self.target = None
+
+    def keep_machine(self) -> None:
+        assert self.target is not None, "only called with a target"
+        if self.target.detach():
+            self.note("The machine was kept: 'vexrun vm ssh' enters it, 'vexrun vm down' ends it.")
+
+    def finish(self, *, interrupted: bool) -> None:
+        """Judge and write. The verdict is computed here, once."""
+        results = self.results
+        if self.tests is not None:
+            found = self.tests.result
+            results.tests = found.tests + results.tests
+            results.kernel_events = found.kernel_events
+            results.notes += found.notes
+            self._prove_identity(found.module_identity)
+        if self.source is not None:
+            after = tree.measure(self.source.path)
+            results.subject.tree_sha256_after = after.sha256
+            if after.fingerprint != self._state_before.fingerprint:
+                results.notes.append(
+                    "Something in the source directory changed during the run (vexrun itself "
+                    "only ever sees it read-only)."
+                )
+        order = {name: index for index, name in enumerate(results.selected_categories)}
+        results.tests.sort(key=lambda test: order.get(test.category, len(order)))
+        results.stale_expectations = apply_expectations(results.tests, self.config.expectations)
+        results.durations = {name: round(s, 2) for name, s in self.stages.durations.items()}
+        results.finished_at = _now()
+        results.complete = not interrupted
+        judge(results, interrupted=interrupted)
+        console = self.rundir.console_log
+        tail = console.read_bytes()[-30_000:].decode(errors="replace") if console.exists() else ""
+        try:
+            write_reports(results, self.rundir.path, tail)
+        finally:
+            self.rundir.close()
+
+    def _prove_identity(self, loaded: dict[str, str | None] | None) -> None:
+        module = self.results.module
+        if loaded is None:
+            return
+        module.loaded_srcversion = loaded["srcversion"]
+        module.loaded_build_id = loaded["build_id"]
+        pairs = (
+            (module.srcversion, module.loaded_srcversion),
+            (module.build_id, module.loaded_build_id),
+        )
+        known = [pair for pair in pairs if any(pair)]
+        module.identity_proven = bool(known) and all(ours == theirs for ours, theirs in known)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,144 @@
+"""Where the subject's source comes from: a directory, or a Debian source package."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from vexrun.errors import ConfigError, InfrastructureError
+from vexrun.events import Emit, Note, Stages
+from vexrun.image.catalog import Image, lock_path
+from vexrun.image.locking import exclusive
+from vexrun.image.namespace import Bind, run_in_root
+from vexrun.layout import cache_dir
+from vexrun.process import run
+from vexrun.subject import AptSource, Subject
+
+
+@dataclass(frozen=True)
+class SourceTree:
+    """A source tree on this machine; `origin` says where it came from, for the evidence."""
+
+    path: Path
+    origin: str
+
+
+def apt_source_tree(source: AptSource, image: Image, emit: Emit) -> SourceTree:
+    """Fetch a source package of the image's own suite and unpack the part that is asked for."""
+    series = ".".join(image.manifest.kernel_release.split(".")[:2])
+    package = source.apt.replace("{series}", series)
+    store = cache_dir() / "sources" / image.suite / package
+    top = PurePosixPath(source.subdir).parts[0] if source.subdir != "." else ""
+    unpacked = store / (top or "all")
+
+    def tell() -> None:
+        emit(Note(f"Another vexrun is unpacking '{package}'; waiting for it."))
+
+    with exclusive(lock_path(f"source-{image.suite}-{package}"), on_wait=tell):
+        if not (unpacked / ".complete").is_file():
+            with Stages(emit).stage("source", f"{package} of {image.suite}"):
+                deb = _download(package, image, store)
+                _unpack(deb, top, unpacked)
+    path = unpacked / "tree" / source.subdir if source.subdir != "." else unpacked / "tree"
+    if not path.is_dir():
+        raise ConfigError(
+            f"The package '{package}' has no directory '{source.subdir}'.",
+            evidence=f"below '{top}': {_listing(path.parent)}",
+            hint="Correct subject.source.subdir in the subject file.",
+        )
+    return SourceTree(path, f"apt:{package}={(unpacked / '.complete').read_text()}:{source.subdir}")
+
+
+def _listing(directory: Path) -> str:
+    if not directory.is_dir():
+        return "nothing"
+    return ", ".join(sorted(entry.name for entry in directory.iterdir())[:60])
+
+
+def _download(package: str, image: Image, store: Path) -> Path:
+    """The package's .deb, fetched with the image's own apt so that suite and keys are right."""
+    store.mkdir(parents=True, exist_ok=True)
+    present = sorted(store.glob("*.deb"))
+    if present:
+        return present[-1]
+    work = store / "download"
+    shutil.rmtree(work, ignore_errors=True)
+    (work / "lists" / "partial").mkdir(parents=True)
+    fresh = ["-o", "Dir::State::lists=/srv/lists"]
+    common = ["-q", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache="]
+    script = (
+        'cd /srv && { apt-get "$@" download "$PACKAGE" || '
+        f'{{ apt-get "$@" {" ".join(fresh)} update && '
+        f'apt-get "$@" {" ".join(fresh)} download "$PACKAGE"; }}; }}'
+    )
+    done = run_in_root(
+        image.rootfs,
+        ["env", f"PACKAGE={package}", "sh", "-c", script, "sh", *common],
+        binds=[Bind(work, "/srv", writable=True)],
+        readonly=True,
+        check=False,
+        timeout=1800,
+    )
+    fetched = sorted(work.glob("*.deb"))
+    if done.returncode != 0 or not fetched:
+        unknown = "Unable to locate package" in done.output
+        message = f"The source package '{package}' could not be fetched for '{image.suite}'."
+        if unknown:
+            raise ConfigError(
+                message,
+                evidence=done.tail(4),
+                hint="Correct subject.source.apt in the subject file; '{series}' in it stands for "
+                "the guest's kernel series.",
+            )
+        raise InfrastructureError(
+            message, evidence=done.tail(8), hint="Check the network and VEXRUN_PROXY."
+        )
+    final = store / fetched[-1].name
+    fetched[-1].rename(final)
+    shutil.rmtree(work, ignore_errors=True)
+    return final
+
+
+def _unpack(deb: Path, top: str, unpacked: Path) -> None:
+    """Unpack directory `top` ('' for all) of the source tarball inside a .deb."""
+    work = unpacked.with_name(f".{unpacked.name}-{os.getpid()}")
+    for stale in unpacked.parent.glob(f".{unpacked.name}-*"):
+        shutil.rmtree(stale)
+    work.mkdir(parents=True)
+    with (
+        subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as dpkg,
+        tarfile.open(fileobj=dpkg.stdout, mode="r|") as outer,
+    ):
+        tarball = _inner_tarball(outer)
+        if tarball is None:
+            raise ConfigError(f"The package '{deb.name}' holds no /usr/src/*.tar.*, so no source.")
+        with tarfile.open(fileobj=tarball, mode="r|*") as inner:
+            for member in inner:
+                parts = PurePosixPath(member.name).parts[1:]
+                if not parts or (top and parts[0] != top):
+                    continue
+                member.name = str(PurePosixPath(*parts))
+                inner.extract(member, work / "tree", filter="tar")
+    version = run(["dpkg-deb", "-f", str(deb), "Version"]).stdout.strip()
+    (work / ".complete").write_text(version)
+    work.rename(unpacked)
+
+
+def _inner_tarball(outer: tarfile.TarFile):  # type: ignore[no-untyped-def]
+    for member in outer:
+        name = PurePosixPath(member.name)
+        if "src" in name.parts and ".tar." in name.name and member.isfile():
+            return outer.extractfile(member)
+    return None
+
+
+def source_of(subject: Subject, given: Path | None, image: Image, emit: Emit) -> SourceTree:
+    """The tree to test: the directory given on the command line, or the subject's package."""
+    if given is None and subject.subject.source is not None:
+        return apt_source_tree(subject.subject.source, image, emit)
+    path = (given or Path()).resolve()
+    return SourceTree(path, str(path))

@@ -1,0 +1,383 @@
+"""The subject file, `vexrun.toml`: what is under test. Documented in docs/subject-file.md."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from vexrun.errors import ConfigError
+from vexrun.validation import describe_errors
+
+SUBJECT_FILE_NAME = "vexrun.toml"
+
+
+class Backing(StrEnum):
+    """What a mount of the filesystem is made on."""
+
+    BLOCK = "block"
+    NODEV = "nodev"
+
+
+#: Operations a subject may declare that it lacks; tests that need one are skipped by name.
+KNOWN_OPERATIONS: dict[str, str] = {
+    "symlink": "symbolic links",
+    "hardlink": "hard links",
+    "rename": "rename and replace",
+    "mkdir": "directories below the root",
+    "write": "writing at all (a read-only filesystem)",
+    "create": "creating files",
+    "unlink": "removing files",
+    "truncate": "changing a file's size",
+    "sparse": "holes in files",
+    "append": "O_APPEND writes",
+    "mmap": "memory mapping",
+    "fsync": "fsync",
+    "chmod": "permission bits that persist",
+    "chown": "owners that persist",
+    "timestamps": "modification times that persist",
+    "mknod": "fifos and device nodes",
+    "xattr": "extended attributes",
+    "statfs": "free-space accounting",
+    "remount": "mount -o remount",
+    "readonly": "read-only mounts",
+    "persistence": "content that survives umount (nodev filesystems)",
+    "longnames": "file names of 200 bytes or more",
+    "casesensitive": "names that differ only in case",
+    "largefile": "files of several MiB",
+    "inodes": "unique inode numbers",
+    "manyfiles": "hundreds of files in one directory",
+    "mountedcheck": "a mkfs that refuses a mounted device",
+}
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+\Z")
+_MODULE = re.compile(r"[A-Za-z0-9_-]+\Z")
+_MAKE_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_PLACEHOLDER = re.compile(r"(?<!\$)\{([a-z_]*)\}")
+
+
+def _plain_name(value: str) -> str:
+    if not _NAME.match(value):
+        raise ValueError(
+            "only letters, digits and . _ + - are allowed, starting with a letter or digit"
+        )
+    return value
+
+
+def _relative_path(value: str) -> str:
+    path = PurePosixPath(value)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError("must be a path inside the source tree: relative, without '..'")
+    return value
+
+
+def _package_name(value: str) -> str:
+    if not _PACKAGE.match(value):
+        raise ValueError("is not a Debian package name")
+    return value
+
+
+def _module_name(value: str) -> str:
+    if not _MODULE.match(value):
+        raise ValueError("is not a kernel module name")
+    return value
+
+
+PlainName = Annotated[str, AfterValidator(_plain_name)]
+RelativePath = Annotated[str, AfterValidator(_relative_path)]
+PackageName = Annotated[str, AfterValidator(_package_name)]
+ModuleName = Annotated[str, AfterValidator(_module_name)]
+#: Values as they stand on a make or insmod command line.
+Scalar = str | int | bool
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AptSource(_Section):
+    """The source tree comes from a Debian source package such as linux-source-6.12.
+
+    `{series}` in `apt` stands for the kernel series of the guest, for example 6.12.
+    """
+
+    apt: str
+    subdir: RelativePath = "."
+
+    @field_validator("apt")
+    @classmethod
+    def _apt_is_a_package(cls, value: str) -> str:
+        _package_name(value.replace("{series}", "0"))
+        return value
+
+
+class SubjectSection(_Section):
+    name: PlainName
+    packages: list[PackageName] = Field(default_factory=list)
+    source: AptSource | None = None
+
+
+def _check_make_vars(value: dict[str, Scalar]) -> dict[str, Scalar]:
+    for key in value:
+        if not _MAKE_VARIABLE.match(key):
+            raise ValueError(f"'{key}' is not the name of a make variable")
+    return value
+
+
+MakeVars = Annotated[dict[str, Scalar], AfterValidator(_check_make_vars)]
+
+
+class ModuleSection(_Section):
+    dir: RelativePath = "."
+    make_vars: MakeVars = Field(default_factory=dict)
+    ko: RelativePath
+    name: ModuleName = ""
+    needs: list[ModuleName] = Field(default_factory=list)
+    params: dict[str, Scalar] = Field(default_factory=dict)
+
+    @field_validator("ko")
+    @classmethod
+    def _ko_is_a_module(cls, value: str) -> str:
+        if not value.endswith(".ko"):
+            raise ValueError("must be the built module, a path that ends in .ko")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_name(cls, data: object) -> object:
+        if isinstance(data, dict) and "name" not in data and isinstance(data.get("ko"), str):
+            return {**data, "name": PurePosixPath(data["ko"]).stem}
+        return data
+
+    @property
+    def sysfs_name(self) -> str:
+        """The name below /sys/module, where dashes become underscores."""
+        return self.name.replace("-", "_")
+
+
+class Variant(_Section):
+    name: PlainName
+    make_vars: MakeVars = Field(default_factory=dict)
+    ko: RelativePath | None = None
+
+
+class FilesystemSection(_Section):
+    type: str = Field(min_length=1)
+    backing: Backing = Backing.BLOCK
+    options: list[str] = Field(default_factory=list)
+    size_mib: int = Field(default=64, ge=1, le=4096)
+    mkfs: str | None = None
+    fsck: str | None = None
+    lacks: list[str] = Field(default_factory=list)
+
+    @field_validator("type")
+    @classmethod
+    def _type_is_plain(cls, value: str) -> str:
+        return _plain_name(value)
+
+    @field_validator("mkfs", "fsck")
+    @classmethod
+    def _names_the_device(cls, value: str | None) -> str | None:
+        if value is not None:
+            _known_placeholders(value, {"tools", "device"})
+            if "{device}" not in value and value.strip() not in ("true", ""):
+                raise ValueError("must contain {device}, the disk it works on")
+        return value
+
+    @model_validator(mode="after")
+    def _block_needs_mkfs(self) -> Self:
+        if self.backing is Backing.BLOCK and not self.mkfs:
+            raise ValueError(
+                "a filesystem with backing = 'block' needs 'mkfs', the command that formats "
+                '{device}; write mkfs = "true" if it formats itself at mount'
+            )
+        return self
+
+    @property
+    def lacked_operations(self) -> set[str]:
+        lacked = {canonical_operation(name) for name in self.lacks}
+        if self.backing is Backing.NODEV:
+            lacked.add("persistence")
+        return lacked
+
+
+class Tool(_Section):
+    name: PlainName
+    build: str
+
+    @field_validator("build")
+    @classmethod
+    def _names_the_output(cls, value: str) -> str:
+        _known_placeholders(value, {"out", "tools"})
+        if "{out}" not in value:
+            raise ValueError("must contain {out}, the path of the program to make")
+        return value
+
+
+class Crate(_Section):
+    dir: RelativePath
+    bin: PlainName
+
+
+class CliSection(_Section):
+    probe: str
+
+
+class StructureSection(_Section):
+    required: list[RelativePath] = Field(default_factory=list)
+
+
+class BenchSection(_Section):
+    vectors: str | None = None
+
+
+class Subject(_Section):
+    """A whole subject file."""
+
+    subject: SubjectSection
+    module: ModuleSection
+    variants: list[Variant] = Field(default_factory=list)
+    filesystem: FilesystemSection
+    tools: list[Tool] = Field(default_factory=list)
+    crates: list[Crate] = Field(default_factory=list)
+    cli: CliSection | None = None
+    structure: StructureSection = Field(default_factory=StructureSection)
+    bench: BenchSection | None = None
+
+    @property
+    def name(self) -> str:
+        return self.subject.name
+
+    @property
+    def tool_names(self) -> set[str]:
+        return {tool.name for tool in self.tools} | {crate.bin for crate in self.crates}
+
+    @model_validator(mode="after")
+    def _commands_use_declared_tools(self) -> Self:
+        commands = {
+            "filesystem.mkfs": self.filesystem.mkfs,
+            "filesystem.fsck": self.filesystem.fsck,
+            "cli.probe": self.cli.probe if self.cli else None,
+            "bench.vectors": self.bench.vectors if self.bench else None,
+        }
+        for key, command in commands.items():
+            for used in re.findall(r"\{tools\}/([A-Za-z0-9._+-]+)", command or ""):
+                if used not in self.tool_names:
+                    declared = ", ".join(sorted(self.tool_names)) or "none"
+                    raise ValueError(
+                        f"'{key}' uses '{{tools}}/{used}', but no [[tools]] or [[crates]] entry "
+                        f"makes '{used}' (declared: {declared})"
+                    )
+        names = [variant.name for variant in self.variants]
+        if "default" in names or len(set(names)) != len(names):
+            raise ValueError(
+                "[[variants]] need names of their own, and 'default' is the main build"
+            )
+        return self
+
+    def unknown_lacks(self) -> list[str]:
+        """Entries of filesystem.lacks that name no operation any test knows."""
+        return [
+            name
+            for name in self.filesystem.lacks
+            if canonical_operation(name) not in KNOWN_OPERATIONS
+        ]
+
+
+def canonical_operation(name: str) -> str:
+    """'Hard-Links' and 'hardlink' are the same operation."""
+    plain = re.sub(r"[^a-z]", "", name.lower())
+    aliases = {
+        "symlinks": "symlink",
+        "hardlinks": "hardlink",
+        "link": "hardlink",
+        "dirs": "mkdir",
+        "directories": "mkdir",
+        "subdirectories": "mkdir",
+        "holes": "sparse",
+        "sparsefiles": "sparse",
+        "xattrs": "xattr",
+        "permissions": "chmod",
+        "ownership": "chown",
+        "mtime": "timestamps",
+        "times": "timestamps",
+        "fifo": "mknod",
+        "ro": "readonly",
+        "uniqueinodes": "inodes",
+        "delete": "unlink",
+        "largefiles": "largefile",
+        "longname": "longnames",
+    }
+    return aliases.get(plain, plain)
+
+
+def _known_placeholders(command: str, known: set[str]) -> None:
+    for name in _PLACEHOLDER.findall(command):
+        if name not in known:
+            allowed = ", ".join(f"{{{item}}}" for item in sorted(known))
+            raise ValueError(f"has the unknown placeholder '{{{name}}}' (known: {allowed})")
+
+
+def load_subject(path: Path) -> Subject:
+    """Read and validate a subject file.
+
+    Raises ConfigError naming the file, the key and the fix.
+    """
+    try:
+        raw = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"There is no subject file '{path}'.",
+            hint="Write one (docs/subject-file.md has a template) or name it with --subject FILE.",
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"The subject file '{path}' cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The subject file '{path}' is not valid TOML: {error}.") from error
+    try:
+        return Subject.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(
+            f"The subject file '{path}' is not valid.",
+            evidence=describe_errors(error, Subject),
+            hint="Every key is described in docs/subject-file.md.",
+        ) from error
+
+
+def check_against_tree(subject: Subject, root: Path, subject_file: Path) -> None:
+    """Raise ConfigError when the subject file names directories the tree does not have."""
+
+    def missing(key: str, value: str) -> ConfigError:
+        return ConfigError(
+            f"The subject file '{subject_file}' says {key} = \"{value}\", but '{root / value}' "
+            "is not a directory.",
+            hint=f"Correct '{key}' in '{subject_file}', or give the right SOURCE directory.",
+        )
+
+    if not root.is_dir():
+        raise ConfigError(f"The source tree '{root}' is not a directory.")
+    if not (root / subject.module.dir).is_dir():
+        raise missing("module.dir", subject.module.dir)
+    for index, crate in enumerate(subject.crates):
+        if not (root / crate.dir).is_dir():
+            raise missing(f"crates.{index}.dir", crate.dir)
+    directory = root / subject.module.dir
+    if not any((directory / name).is_file() for name in ("Kbuild", "Makefile")):
+        raise ConfigError(
+            f"There is no Kbuild or Makefile in '{directory}', where module.dir of "
+            f"'{subject_file}' says the module is built.",
+            hint="Point module.dir at the directory with the Kbuild file.",
+        )

@@ -1,0 +1,247 @@
+"""The target `vm`: a machine started from a RAM snapshot, watched, replaced when it breaks."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from qemu.qmp import QMPError
+
+from vexrun.errors import InfrastructureError, TargetLostError
+from vexrun.events import Emit
+from vexrun.image.catalog import Image
+from vexrun.playbook import InventoryHost
+from vexrun.results.model import TargetInfo
+from vexrun.settings import MachineSettings
+from vexrun.subject import Subject
+from vexrun.target.kernel_watch import KernelCheck, KernelWatch, silent_event
+from vexrun.vm.accel import Accelerator
+from vexrun.vm.console import ConsoleFollower
+from vexrun.vm.disks import ScratchPlan
+from vexrun.vm.machine import Machine, MachinePlan, sweep_dead_machines
+from vexrun.vm.snapshot import Snapshot, guest_inventory
+
+#: Seconds from starting QEMU to the first ssh command on a current machine with KVM.
+_KVM_BOOT_S = 4.0
+
+
+@dataclass(frozen=True)
+class VmPlan:
+    """What a run needs to start its machine, again and again."""
+
+    image: Image
+    snapshot: Snapshot
+    accelerator: Accelerator
+    hardware: MachineSettings
+    subject: Subject
+    source_dir: Path
+    console_log: Path
+    outlives_us: bool = False
+
+
+class VmTarget:
+    """A running guest, ready for the subject, with its kernel watched."""
+
+    def __init__(self, plan: VmPlan, emit: Emit) -> None:
+        self.plan = plan
+        self.emit = emit
+        #: Called after each start, for example to install the module again after a restore.
+        self.on_start: Callable[[VmTarget], None] | None = None
+        self.restores = 0
+        self.restore_seconds: list[float] = []
+        self._machine: Machine | None = None
+        self._console: ConsoleFollower | None = None
+        self._watch: KernelWatch | None = None
+
+    # -- life -------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Start from the snapshot and prepare the guest for the subject."""
+        sweep_dead_machines()
+        self.plan.console_log.parent.mkdir(parents=True, exist_ok=True)
+        if not self.plan.console_log.exists():
+            self.plan.console_log.write_bytes(self.plan.snapshot.boot_console.read_bytes())
+        self._start()
+
+    def restore(self) -> None:
+        """Throw the machine away and start a clean one from the snapshot."""
+        self.restores += 1
+        self._drop()
+        self._start()
+        if self.on_start is not None:
+            self.on_start(self)
+
+    def _start(self) -> None:
+        begun = time.monotonic()
+        with self.plan.console_log.open("ab") as log:
+            stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            log.write(f"\n--- vexrun: machine restored from its snapshot, {stamp}\n".encode())
+            offset = log.tell()
+        machine = Machine(
+            MachinePlan(
+                image=self.plan.image,
+                accelerator=self.plan.accelerator,
+                memory_mib=self.plan.hardware.memory_mib,
+                cpus=self.plan.hardware.cpus,
+                source_dir=self.plan.source_dir,
+                console_log=self.plan.console_log,
+                scratch=ScratchPlan(self.plan.subject.filesystem.size_mib),
+                disk=self.plan.snapshot.disk,
+                state=self.plan.snapshot.state,
+                outlives_us=self.plan.outlives_us,
+            )
+        )
+        self._machine = machine
+        modules = [self.plan.subject.module.sysfs_name]
+        self._console = ConsoleFollower(self.plan.console_log, offset, modules)
+        machine.start()
+        machine.wait_for_incoming()
+        machine.resize_scratch()
+        machine.connect(120 * self.slowdown)
+        self._prepare(machine)
+        self._watch = KernelWatch(machine.shell, self._console, modules, self.slowdown)
+        self._watch.begin()
+        self.restore_seconds.append(time.monotonic() - begun)
+
+    def _prepare(self, machine: Machine) -> None:
+        """One step: clock, source share, and no in-kernel copy of the subject's module."""
+        name = self.plan.subject.module.name
+        names = {name, name.replace("-", "_"), name.replace("_", "-")}
+        block = "".join(f"install {each} /bin/false\nblacklist {each}\n" for each in sorted(names))
+        machine.set_clock_and_mount_source(
+            60 * self.slowdown,
+            f"printf %s {shlex.quote(block)} >/etc/modprobe.d/vexrun-subject.conf",
+        )
+
+    def close(self) -> None:
+        self._drop()
+
+    def detach(self) -> bool:
+        """Leave the machine running for a person, when it is alive; True when it was left."""
+        if self._machine is None or self.ended() is not None:
+            return False
+        self._machine.detach()
+        self._machine = None
+        return True
+
+    def _drop(self) -> None:
+        if self._console is not None:
+            self._console.close()
+            self._console = None
+        if self._machine is not None:
+            self._machine.destroy()
+            self._machine = None
+        self._watch = None
+
+    # -- looking ----------------------------------------------------------------------------
+
+    @property
+    def machine(self) -> Machine:
+        if self._machine is None:
+            raise TargetLostError("There is no machine.")
+        return self._machine
+
+    @property
+    def console(self) -> ConsoleFollower:
+        if self._console is None:
+            raise TargetLostError("There is no machine.")
+        return self._console
+
+    @property
+    def slowdown(self) -> float:
+        """How many times slower than KVM this guest is, measured on its own boot."""
+        measured = self.plan.snapshot.boot_seconds / _KVM_BOOT_S
+        # A snapshot made on a busy machine must not stretch every limit for ever.
+        return min(20.0, max(1.0, measured, self.plan.accelerator.slowdown))
+
+    @property
+    def ssh_config(self) -> Path:
+        return self.machine.shell.config
+
+    def disks(self) -> dict[str, str]:
+        """Serial to device path in the guest."""
+        return {disk.serial: disk.device for disk in self.machine.scratch}
+
+    def info(self) -> TargetInfo:
+        manifest = self.plan.image.manifest
+        return TargetInfo(
+            kind="vm",
+            backend="qemu",
+            accel=self.plan.accelerator.name,
+            accel_reason=self.plan.accelerator.reason,
+            kernel=manifest.kernel_release,
+            suite=self.plan.image.suite,
+            image_sha256=manifest.sha256["root.qcow2"],
+            image_key=manifest.key,
+            memory_mib=self.plan.hardware.memory_mib,
+            cpus=self.plan.hardware.cpus,
+            restored_from_snapshot=True,
+        )
+
+    def ended(self) -> str | None:
+        """Why the guest is not running any more, None while it runs."""
+        return self.machine.how_it_ended()
+
+    def check_kernel(self, timeout_s: float) -> KernelCheck:
+        """What the kernel did since the last check (see KernelWatch)."""
+        if self._watch is None:
+            raise TargetLostError("There is no machine.")
+        ended = self.ended()
+        if ended is None:
+            check = self._watch.check(timeout_s)
+            ended = self.ended() if not check.answered else None
+        else:
+            # Let QEMU's last output reach the file: a panic prints on after its QMP event.
+            time.sleep(1.0)
+            check = KernelCheck(self.console.take_events(), answered=False)
+        if check.answered or check.events:
+            return check
+        title = ended or "the guest stopped answering"
+        return KernelCheck([silent_event(title, *self.console.tail(20).splitlines())], [], False)
+
+    def explain_hang(self) -> str:
+        """Ask the kernel for the stacks of blocked tasks (SysRq-w, -l); '' when it is mute."""
+        before = self.console.position
+        try:
+            self.machine.shell.run(
+                "echo w >/proc/sysrq-trigger; echo l >/proc/sysrq-trigger", timeout_s=15
+            )
+        except TargetLostError:
+            return self._registers()
+        time.sleep(1.0)
+        self.console.poll()
+        with self.plan.console_log.open("rb") as log:
+            log.seek(before)
+            return log.read(200_000).decode(errors="replace") or self._registers()
+
+    def _registers(self) -> str:
+        try:
+            said = self.machine.monitor.execute(
+                "human-monitor-command", command_line="info registers -a"
+            )
+        except (TargetLostError, QMPError):
+            return ""
+        return f"ssh is mute; CPU registers from QEMU:\n{said}"[:20_000]
+
+    # -- changing ---------------------------------------------------------------------------
+
+    def install(self, directory: Path, files: list[Path], destination: PurePosixPath) -> None:
+        """Copy built files into the guest, at the paths the guest would have built them."""
+        self.machine.shell.send_files(files, directory, str(destination))
+
+    def save_logs(self, rundir: Path) -> None:
+        """Write dmesg.log while the guest answers; a guest that does not leaves it out."""
+        if self._machine is None or self.ended() is not None:
+            return
+        try:
+            done = self.machine.shell.run("dmesg -r", timeout_s=30 * self.slowdown)
+        except InfrastructureError:
+            return
+        (rundir / "dmesg.log").write_text(done.stdout)
+
+    def inventory(self) -> InventoryHost:
+        """The guest as an Ansible host."""
+        return guest_inventory(self.machine)

@@ -1,0 +1,387 @@
+"""Run the tests of the selected categories in a test process, and say what became of each.
+
+The test process executes; every decision is made here. Between two tests the kernel's log is
+read and the test before it is judged. A target that broke is replaced, the rest of its category
+is reported as not run, and the next category starts on a clean machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vexrun import process
+from vexrun.categories import Category
+from vexrun.errors import InfrastructureError, TargetLostError
+from vexrun.events import Emit, KernelEventSeen, Stages, TestFinished, TestStarted
+from vexrun.guest.context import RunContext
+from vexrun.guest.protocol import ANSWER_FD, CONTEXT_FILE, CONTINUE, EVENT_FD, STOP
+from vexrun.layout import data_root
+from vexrun.results.model import BAD, KernelEvent, Outcome, TestResult
+from vexrun.target.kernel_watch import KernelCheck
+from vexrun.target.vm import VmTarget
+from vexrun.vm.ssh import HOST_ALIAS
+
+#: After the kernel said something bad a test may finish by itself for so long, at KVM speed.
+_GRACE_AFTER_EVENT_S = 4.0
+#: Commands time out first and name themselves; the session's own deadline is the backstop.
+_BACKSTOP = 2.5
+
+
+@dataclass
+class TestRunResult:
+    """Everything the tests found. `module_identity` is what the kernel said it had loaded."""
+
+    __test__ = False
+
+    tests: list[TestResult] = field(default_factory=list)
+    kernel_events: list[KernelEvent] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    module_identity: dict[str, str | None] | None = None
+
+
+class TestRun:
+    """One pass over the categories, on one target (None: tests that need no kernel)."""
+
+    __test__ = False
+
+    def __init__(
+        self,
+        context: RunContext,
+        target: VmTarget | None,
+        rundir: Path,
+        emit: Emit,
+        stages: Stages,
+    ) -> None:
+        self.context = context
+        self.target = target
+        self.rundir = rundir
+        self.emit = emit
+        self.stages = stages
+        self.result = TestRunResult()
+
+    def run(self, categories: Sequence[Category]) -> TestRunResult:
+        """Run the categories in order. Results so far survive any exception in `self.result`."""
+        remaining = list(categories)
+        while remaining:
+            broken_in = self._run_process(remaining)
+            if broken_in is None:
+                break
+            remaining = remaining[remaining.index(broken_in) + 1 :]
+            if any(category.needs_guest for category in remaining):
+                self._replace_target()
+        return self.result
+
+    def _replace_target(self) -> None:
+        if self.target is None:
+            return
+        with self.stages.stage("restore machine", "a clean one from the snapshot"):
+            self.target.restore()
+
+    def _run_process(self, categories: Sequence[Category]) -> Category | None:
+        """One test process; returns the category in which the target broke, None if it did not."""
+        if self.target is not None:
+            self.context.ssh_config = self.target.ssh_config
+            self.context.disks = self.target.disks()
+        context_file = self.rundir / "context.json"
+        context_file.write_text(self.context.model_dump_json(indent=2))
+        conversation = _Conversation(self, categories)
+        event_read, event_write = os.pipe()
+        answer_read, answer_write = os.pipe()
+        environment = {
+            EVENT_FD: str(event_write),
+            ANSWER_FD: str(answer_read),
+            CONTEXT_FILE: str(context_file),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        with (
+            (self.rundir / "pytest.log").open("ab") as log,
+            process.running(
+                self._pytest_argv(categories),
+                env=environment,
+                stdout=log,
+                pass_fds=(event_write, answer_read),
+            ) as child,
+        ):
+            os.close(event_write)
+            os.close(answer_read)
+            with (
+                os.fdopen(event_read, "rb", buffering=0) as events,
+                os.fdopen(answer_write, "wb", buffering=0) as answers,
+            ):
+                conversation.hold(events.fileno(), answers.fileno(), child.pid)
+        conversation.close()
+        return conversation.broken_in
+
+    def _pytest_argv(self, categories: Sequence[Category]) -> list[str]:
+        root = data_root() / "tests" / "guest"
+        argv = [sys.executable, "-m", "pytest", "-c", str(root / "pytest.ini")]
+        argv += [f"--rootdir={root}", "-q", "-p", "no:cacheprovider"]
+        argv += ["-p", "testinfra.plugin", "-p", "vexrun.guest.plugin"]
+        if self.context.ssh_config is not None:
+            argv += [f"--hosts=ssh://{HOST_ALIAS}", f"--ssh-config={self.context.ssh_config}"]
+        return argv + [str(root / category.name) for category in categories]
+
+
+class _Conversation:
+    """The session's side of one test process."""
+
+    def __init__(self, run: TestRun, categories: Sequence[Category]) -> None:
+        self.run = run
+        self.categories = {category.name: category for category in categories}
+        self.broken_in: Category | None = None
+        self._collected: list[str] = []
+        self._done: set[str] = set()
+        self._current: str | None = None
+        self._begun = 0.0
+        self._boundary = time.monotonic()
+        self._trouble_since: float | None = None
+
+    # -- the loop ---------------------------------------------------------------------------
+
+    def hold(self, events: int, answers: int, child: int) -> None:
+        """Serve the test process until it ends or its target breaks."""
+        buffered = b""
+        while self.broken_in is None:
+            readable, _, _ = select.select([events], [], [], 0.2)
+            if readable:
+                data = os.read(events, 1 << 16)
+                if not data:
+                    return
+                buffered += data
+                *lines, buffered = buffered.split(b"\n")
+                for line in lines:
+                    self._take(json.loads(line), answers)
+            elif self._current is not None and (reason := self._gone_wrong()):
+                # The test cannot end by itself: its process goes first, then its target.
+                os.killpg(child, signal.SIGKILL)
+                self._conclude_abandoned(reason)
+
+    def _take(self, message: dict[str, Any], answers: int) -> None:
+        kind = message["event"]
+        if kind == "collected":
+            self._collected = message["ids"]
+        elif kind == "collection_failed":
+            raise InfrastructureError(
+                f"The guest tests in '{message['where']}' cannot be collected.",
+                evidence=message["text"][-3000:],
+            )
+        elif kind == "module_loaded":
+            self.run.result.module_identity = {
+                "srcversion": message["srcversion"],
+                "build_id": message["build_id"],
+            }
+        elif kind == "started":
+            self._current, self._begun = message["id"], time.monotonic()
+            self._trouble_since = None
+            self.run.emit(TestStarted(_plain_id(message["id"])))
+        elif kind == "finished":
+            self._conclude(message)
+            os.write(answers, f"{STOP if self.broken_in else CONTINUE}\n".encode())
+
+    # -- noticing ---------------------------------------------------------------------------
+
+    def _gone_wrong(self) -> str | None:
+        """Why the running test must be abandoned now, None when it need not."""
+        target = self.run.target
+        waited = time.monotonic() - self._begun
+        if target is not None:
+            target.console.poll()
+            ended = target.ended()
+            if ended is not None:
+                return ended
+            if target.console.events or target.console.trouble:
+                self._trouble_since = self._trouble_since or time.monotonic()
+            if self._trouble_since is not None:
+                grace = _GRACE_AFTER_EVENT_S * target.slowdown
+                if time.monotonic() - self._trouble_since > grace:
+                    return "the test did not end after the kernel event"
+        if waited > self._deadline():
+            return f"the test did not end within {self._deadline():.0f} s"
+        return None
+
+    def _deadline(self) -> float:
+        category = self._category(self._current or "")
+        return self.run.context.timeouts_s.get(category.name, 600.0) * _BACKSTOP
+
+    # -- judging one test -------------------------------------------------------------------
+
+    def _conclude(self, message: dict[str, Any]) -> None:
+        """A test reported its own end: add what the kernel did meanwhile."""
+        raw = message["outcome"]
+        hang = ""
+        if raw == "hung" and self.run.target is not None:
+            hang = self.run.target.explain_hang()
+        check = self._check_kernel(message["id"])
+        outcome, text = _outcome_of(raw, message["message"], check)
+        result = TestResult(
+            id=_plain_id(message["id"]),
+            category=self._category(message["id"]).name,
+            outcome=outcome,
+            duration_s=round(message["duration_s"], 3),
+            message=text,
+            details="\n".join(part for part in (message["details"], hang) if part),
+            kernel_events=check.events,
+        )
+        self._record(message["id"], result, check)
+        must_replace = (
+            outcome in (Outcome.CRASHED, Outcome.HUNG, Outcome.ERROR) or not check.answered
+        )
+        if must_replace and self.run.target is not None:
+            self._break(message["id"], result)
+        elif self._leaves_doubt(message["id"], result):
+            # A failed test may leave a stuck mount or module: the next category starts clean.
+            self.broken_in = self._category(message["id"])
+
+    def _leaves_doubt(self, identifier: str, result: TestResult) -> bool:
+        """Whether this was the last test of a category on the target that had failures."""
+        category = self._category(identifier)
+        if self.run.target is None or not category.needs_guest:
+            return False
+        left = [each for each in self._collected if each not in self._done]
+        if not left or any(self._category(each) is category for each in left):
+            return False
+        return any_bad([t for t in self.run.result.tests if t.category == category.name])
+
+    def _conclude_abandoned(self, reason: str) -> None:
+        """The running test was killed: its target broke, or it never ended."""
+        identifier = self._current or "?"
+        target = self.run.target
+        hang = target.explain_hang() if target is not None and target.ended() is None else ""
+        check = self._check_kernel(identifier)
+        if check.events:
+            outcome, text = Outcome.CRASHED, f"{check.events[0].title} ({reason})"
+        else:
+            outcome, text = Outcome.HUNG, reason
+        result = TestResult(
+            id=_plain_id(identifier),
+            category=self._category(identifier).name,
+            outcome=outcome,
+            duration_s=round(time.monotonic() - self._begun, 3),
+            message=text,
+            details=hang,
+            kernel_events=check.events,
+        )
+        self._record(identifier, result, check)
+        self._break(identifier, result)
+
+    def _check_kernel(self, identifier: str) -> KernelCheck:
+        if self.run.target is None:
+            return KernelCheck()
+        timeout = 30.0 * self.run.target.slowdown
+        try:
+            check = self.run.target.check_kernel(timeout)
+        except TargetLostError as error:
+            return KernelCheck(answered=False, log_lost=error.message)
+        for event in check.events:
+            event.test = _plain_id(identifier)
+        return check
+
+    def _record(self, identifier: str, result: TestResult, check: KernelCheck) -> None:
+        self._current = None
+        self._done.add(identifier)
+        self._account(result.category)
+        found = self.run.result
+        found.tests.append(result)
+        found.kernel_events += check.events
+        found.notes += [note for note in check.notes if note not in found.notes]
+        for event in check.events:
+            self.run.emit(KernelEventSeen(event))
+        self.run.emit(TestFinished(result))
+
+    def _account(self, category: str) -> None:
+        """Add the time since the last boundary to the category's stage."""
+        now = time.monotonic()
+        stage = f"tests: {category}"
+        durations = self.run.stages.durations
+        durations[stage] = durations.get(stage, 0.0) + now - self._boundary
+        self._boundary = now
+
+    def _break(self, identifier: str, cause: TestResult) -> None:
+        """The target cannot be used any more: the rest of the category is not run."""
+        category = self._category(identifier)
+        self.broken_in = category
+        reason = f"not run: the machine broke in '{cause.id}' ({cause.message.splitlines()[0]})"
+        self._skip_rest(category, reason)
+
+    def _skip_rest(self, category: Category, reason: str) -> None:
+        for identifier in self._collected:
+            if identifier in self._done or self._category(identifier) is not category:
+                continue
+            self._done.add(identifier)
+            result = TestResult(
+                id=_plain_id(identifier),
+                category=category.name,
+                outcome=Outcome.SKIPPED,
+                message=reason,
+            )
+            self.run.result.tests.append(result)
+            self.run.emit(TestFinished(result))
+
+    def close(self) -> None:
+        """The process ended. A test it was running, or never began, must not be forgotten."""
+        if self.broken_in is not None:
+            return
+        if self._current is not None:
+            self._conclude_abandoned("the test process ended in the middle of the test")
+        left = [each for each in self._collected if each not in self._done]
+        if left and self.broken_in is None:
+            raise InfrastructureError(
+                f"The test process ended with {len(left)} tests not run.",
+                evidence=_tail(self.run.rundir / "pytest.log"),
+            )
+        if not self._collected:
+            raise InfrastructureError(
+                "The test process ran no test at all.",
+                evidence=_tail(self.run.rundir / "pytest.log"),
+            )
+
+    def _category(self, identifier: str) -> Category:
+        return self.categories[identifier.split("/", 1)[0]]
+
+
+def _outcome_of(raw: str, message: str, check: KernelCheck) -> tuple[Outcome, str]:
+    """What a test's own outcome becomes in the light of the kernel's log."""
+    if check.events:
+        title = check.events[0].title
+        return Outcome.CRASHED, f"{title}\n{message}" if message else title
+    if check.log_lost:
+        return Outcome.ERROR, f"the kernel log of this test was lost: {check.log_lost}"
+    if raw == "hung":
+        return Outcome.HUNG, message
+    if raw == "lost":
+        return Outcome.ERROR, f"the target was lost: {message}"
+    return Outcome(raw), message
+
+
+def _plain_id(identifier: str) -> str:
+    """Without testinfra's host parameter, which says nothing to a reader."""
+    host = f"ssh://{HOST_ALIAS}"
+    return identifier.replace(f"[{host}]", "").replace(f"[{host}-", "[").replace(f"-{host}]", "]")
+
+
+def _tail(path: Path, lines: int = 40) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+def not_run(categories: Sequence[Category], reason: str) -> list[TestResult]:
+    """One skipped result a category, for categories that could not even begin."""
+    return [
+        TestResult(
+            id=f"{category.name}/", category=category.name, outcome=Outcome.SKIPPED, message=reason
+        )
+        for category in categories
+    ]
+
+
+def any_bad(tests: Sequence[TestResult]) -> bool:
+    return any(test.outcome in BAD for test in tests)

@@ -1,0 +1,368 @@
+"""A running guest: start, reach, save, stop. Everything it owns dies or is deleted with it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from qemu.qmp import QMPError
+
+from vexrun import process
+from vexrun.errors import InfrastructureError, TargetLostError
+from vexrun.image.catalog import Image, lock_path
+from vexrun.image.locking import exclusive, is_locked
+from vexrun.layout import cache_dir
+from vexrun.process import run
+from vexrun.vm.accel import Accelerator
+from vexrun.vm.disks import SCRATCH_DISKS, ScratchPlan, make_scratch_files
+from vexrun.vm.qemu import GuestHardware, ScratchDisk, qemu_argv
+from vexrun.vm.qmp import Monitor, QmpEvent
+from vexrun.vm.ssh import GuestShell, SshAddress, write_ssh_config
+
+#: QMP events after which the guest will not run any more.
+FINAL_EVENTS = frozenset({"GUEST_PANICKED", "SHUTDOWN", "RESET", "GUEST_CRASHLOADED"})
+
+
+@dataclass(frozen=True)
+class MachinePlan:
+    """What to start. `source_dir` is shared read-only; `disk` backs the disposable overlay."""
+
+    image: Image
+    accelerator: Accelerator
+    memory_mib: int
+    cpus: int
+    source_dir: Path
+    console_log: Path
+    scratch: ScratchPlan
+    disk: Path
+    state: Path | None = None  # a saved RAM state to start from
+    outlives_us: bool = False
+
+
+class Machine:
+    """One QEMU process with its disks, sockets and ssh connection."""
+
+    def __init__(self, plan: MachinePlan, console_log: Callable[[str], Path] | None = None) -> None:
+        self.name = f"vexrun-{uuid.uuid4().hex[:8]}"
+        self.plan = (
+            replace(plan, console_log=console_log(self.name)) if console_log is not None else plan
+        )
+        self.directory = machines_dir() / self.name
+        # Unix sockets have 107 bytes for their path, and caches live deep.
+        self.runtime_dir = Path(tempfile.gettempdir()) / self.name
+        self.ssh_port = 0
+        self.scratch: list[ScratchDisk] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._monitor: Monitor | None = None
+        self._lock: int | None = None
+        self.shell = GuestShell(self.runtime_dir / "ssh_config")
+
+    # -- starting ---------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start QEMU and connect to its monitor; a boot or an incoming state then goes on."""
+        self._make_directories()
+        attempts = 3
+        for attempt in range(1, attempts + 1):
+            try:
+                self._start_once()
+                return
+            except TargetLostError as error:
+                said = self._qemu_said()
+                self._stop_process()
+                # Another process took the free port between our look and QEMU's bind.
+                if "Could not set up host forwarding" in said and attempt < attempts:
+                    continue
+                raise InfrastructureError(
+                    "QEMU did not start.",
+                    evidence=f"$ {process.paste(self._argv)}\n{said}",
+                    hint="Run: vexrun doctor",
+                ) from error
+
+    def _make_directories(self) -> None:
+        with exclusive(_sweep_lock()):
+            self.directory.mkdir(parents=True)
+            self._lock = os.open(self.directory / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            (self.directory / "runtime_dir").write_text(str(self.runtime_dir))
+        self.runtime_dir.mkdir(mode=0o700)
+        self.scratch = make_scratch_files(self.plan.scratch, self.directory)
+        overlay = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2"]
+        run([*overlay, "-b", str(self.plan.disk), str(self.directory / "root.qcow2")])
+
+    def _start_once(self) -> None:
+        plan = self.plan
+        self.ssh_port = _free_port()
+        with contextlib.ExitStack() as files:
+            descriptors = [self._lock] if self._lock is not None else []
+            image_lock = files.enter_context(lock_path(plan.image.name).open("a"))
+            fcntl.flock(image_lock, fcntl.LOCK_SH)
+            descriptors.append(image_lock.fileno())
+            incoming = None
+            if plan.state is not None:
+                state = files.enter_context(plan.state.open("rb"))
+                incoming = state.fileno()
+                descriptors.append(incoming)
+            hardware = GuestHardware(
+                name=self.name,
+                accelerator=plan.accelerator,
+                memory_mib=plan.memory_mib,
+                cpus=plan.cpus,
+                kernel=plan.image.kernel,
+                initrd=plan.image.initrd,
+                root_overlay=self.directory / "root.qcow2",
+                runtime_dir=self.runtime_dir,
+                console_log=plan.console_log,
+                ssh_port=self.ssh_port,
+                source_dir=plan.source_dir,
+                scratch=self.scratch,
+                incoming_fd=incoming,
+            )
+            self._argv = qemu_argv(hardware)
+            with (self.directory / "qemu.log").open("wb") as log:
+                # QEMU inherits the locks: they last exactly as long as it does.
+                self._process = process.start(
+                    self._argv,
+                    stdout=log,
+                    pass_fds=descriptors,
+                    outlive_us=plan.outlives_us,
+                )
+        self._monitor = Monitor(hardware.monitor_socket)
+        self._monitor.connect(30, self._process_alive)
+        write_ssh_config(
+            SshAddress(self.ssh_port, plan.image.client_key, plan.image.host_public_key),
+            self.runtime_dir,
+        )
+
+    def wait_for_incoming(self, deadline_s: float = 60.0) -> None:
+        """Wait until a saved state is loaded and the guest runs."""
+        until = time.monotonic() + deadline_s
+        while time.monotonic() < until:
+            status = self.monitor.execute("query-status")["status"]
+            if status == "running":
+                return
+            if status == "paused":  # loaded, but saved while stopped
+                self.monitor.execute("cont")
+                continue
+            if not self._process_alive():
+                break
+            time.sleep(0.02)
+        raise InfrastructureError(
+            "The saved machine state could not be restored.", evidence=self._qemu_said()
+        )
+
+    def connect(self, deadline_s: float) -> None:
+        """Open the shared ssh connection (see GuestShell.connect for errors)."""
+        self.shell.connect(deadline_s, lambda: self.running)
+
+    def set_clock_and_mount_source(self, timeout_s: float, also: str = "true") -> None:
+        """After a restore: the clock stands at the snapshot, and 9p could not be in it."""
+        self.shell.run(
+            f"date -s @{time.time():.3f} >/dev/null && "
+            "{ mountpoint -q /mnt/vexfs-src || mount /mnt/vexfs-src; } && " + also,
+            timeout_s=timeout_s,
+            check=True,
+        )
+
+    # -- looking ----------------------------------------------------------------------------
+
+    @property
+    def monitor(self) -> Monitor:
+        if self._monitor is None:
+            raise TargetLostError("The machine is not running.")
+        return self._monitor
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def events(self) -> list[QmpEvent]:
+        return list(self._monitor.events) if self._monitor else []
+
+    @property
+    def running(self) -> bool:
+        """QEMU lives and has reported nothing final about its guest."""
+        return self._process_alive() and self.end_event() is None
+
+    def end_event(self) -> QmpEvent | None:
+        """The first QMP event that says the guest panicked, went down or reset; else None."""
+        return next((event for event in self.events if event["event"] in FINAL_EVENTS), None)
+
+    def how_it_ended(self) -> str | None:
+        """One sentence on why the guest is not running, None while it is."""
+        event = self.end_event()
+        if event is not None:
+            if event["event"] == "GUEST_PANICKED":
+                return "the guest kernel panicked (pvpanic)"
+            reason = event.get("data", {}).get("reason", "")
+            return {
+                "guest-reset": "the guest reset itself",
+                "guest-shutdown": "the guest powered itself off",
+                "guest-panic": "the guest kernel panicked",
+            }.get(reason, f"QEMU reported {event['event']} {reason}".strip())
+        if not self._process_alive():
+            status = self._process.returncode if self._process else None
+            return f"QEMU is gone (exit status {status})"
+        return None
+
+    def _process_alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def _qemu_said(self) -> str:
+        log = self.directory / "qemu.log"
+        return log.read_text(errors="replace").strip()[-2000:] if log.exists() else ""
+
+    # -- changing ---------------------------------------------------------------------------
+
+    def resize_scratch(self) -> None:
+        """Tell a restored guest the sizes of this run's disks; it remembers the snapshot's."""
+        for disk in self.scratch:
+            if disk.serial not in self.plan.scratch.fixed:
+                self.monitor.execute(
+                    "block_resize", node_name=disk.serial, size=disk.file.stat().st_size
+                )
+
+    def save_state(self, destination: Path) -> None:
+        """Write RAM and device state to `destination` and leave the guest stopped for good.
+
+        Migration into a file descriptor rather than `savevm`: the result is a read-only file
+        that any number of machines can start from, each on its own overlay.
+        """
+        monitor = self.monitor
+        monitor.execute("stop")
+        monitor.execute("migrate-set-parameters", max_bandwidth=16 * 2**30)
+        with destination.open("wb") as stream:
+            monitor.send_file_descriptor(stream.fileno(), "state")
+        monitor.execute("migrate", uri="fd:state")
+        until = time.monotonic() + 300
+        while time.monotonic() < until:
+            progress = monitor.execute("query-migrate")
+            if progress["status"] == "completed":
+                return
+            if progress["status"] in ("failed", "cancelled"):
+                break
+            time.sleep(0.05)
+        raise InfrastructureError(
+            "QEMU could not save the machine's state.",
+            evidence=str(progress.get("error-desc", progress)),
+        )
+
+    # -- ending -----------------------------------------------------------------------------
+
+    def power_off(self, grace_s: float = 60.0) -> None:
+        """Ask the guest to shut down, wait, then end QEMU in any case."""
+        if self.running:
+            try:
+                self.monitor.execute("system_powerdown")
+            except (TargetLostError, QMPError):
+                grace_s = 0
+            until = time.monotonic() + grace_s
+            while self.running and time.monotonic() < until:
+                time.sleep(0.1)
+        self.destroy()
+
+    def destroy(self) -> None:
+        """End QEMU at once and delete everything that is only this machine's."""
+        self.shell.disconnect()
+        self._stop_process()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+        shutil.rmtree(self.runtime_dir, ignore_errors=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _stop_process(self) -> None:
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def detach(self) -> dict[str, object]:
+        """Leave the guest running without us; returns what is needed to find it again."""
+        record: dict[str, object] = {
+            "name": self.name,
+            "pid": self.pid,
+            "ssh_port": self.ssh_port,
+            "ssh_config": str(self.runtime_dir / "ssh_config"),
+            "console_socket": str(self.runtime_dir / "console"),
+            "monitor_socket": str(self.runtime_dir / "qmp"),
+            "console_log": str(self.plan.console_log),
+            "image": self.plan.image.name,
+            "accel": self.plan.accelerator.name,
+            "source": str(self.plan.source_dir),
+        }
+        (self.directory / "machine.json").write_text(json.dumps(record, indent=2))
+        self.shell.disconnect()
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None
+        if self._lock is not None:
+            os.close(self._lock)  # QEMU still holds it
+            self._lock = None
+        return record
+
+
+def machines_dir() -> Path:
+    return cache_dir() / "machines"
+
+
+def sweep_dead_machines() -> None:
+    """Delete what machines left whose vexrun and QEMU both died without cleaning up."""
+    if not machines_dir().is_dir():
+        return
+    # Held while a machine makes its directory, so that it never looks dead before it is locked.
+    with exclusive(_sweep_lock()):
+        for directory in machines_dir().iterdir():
+            if not is_locked(directory / "lock"):
+                _remove_remains(directory)
+
+
+def _sweep_lock() -> Path:
+    return cache_dir() / "locks" / "machines.lock"
+
+
+def _remove_remains(directory: Path) -> None:
+    note = directory / "runtime_dir"
+    if note.is_file():
+        runtime_dir = Path(note.read_text())
+        if runtime_dir.name == directory.name:
+            shutil.rmtree(runtime_dir, ignore_errors=True)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def booted(plan: MachinePlan) -> Iterator[Machine]:
+    """A started machine that is gone when the block ends, however it ends."""
+    sweep_dead_machines()
+    machine = Machine(plan)
+    try:
+        machine.start()
+        yield machine
+    finally:
+        machine.destroy()
+
+
+__all__ = ["SCRATCH_DISKS", "Machine", "MachinePlan", "booted", "sweep_dead_machines"]

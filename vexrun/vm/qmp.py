@@ -1,0 +1,95 @@
+"""The one place that speaks QMP: a synchronous face on qemu.qmp's asynchronous client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from qemu.qmp import EventListener, ExecInterruptedError, QMPClient, QMPError
+
+from vexrun.errors import InfrastructureError, TargetLostError
+
+QmpEvent = dict[str, Any]
+
+
+class Monitor:
+    """A QMP connection served by a thread of its own. `events` grows as QEMU reports them."""
+
+    def __init__(self, socket_path: Path) -> None:
+        self.socket_path = socket_path
+        self.events: list[QmpEvent] = []
+        self.on_event: Callable[[QmpEvent], None] | None = None
+        self._client = QMPClient("vexrun")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="qmp", daemon=True)
+        self._thread.start()
+        self._listening: Future[None] | None = None
+
+    def connect(self, deadline_s: float, alive: Callable[[], bool]) -> None:
+        """Connect as soon as QEMU listens; TargetLostError when it exits before it does."""
+        until = time.monotonic() + deadline_s
+        while True:
+            try:
+                self._await(self._client.connect(str(self.socket_path)), 10)
+                break
+            except (QMPError, OSError) as error:
+                if not alive():
+                    raise TargetLostError("QEMU exited before its monitor answered.") from error
+                if time.monotonic() > until:
+                    raise InfrastructureError(
+                        f"QEMU's monitor did not answer within {deadline_s:.0f} s."
+                    ) from error
+                # A client that failed to connect must be disconnected before it may try again.
+                self._await(self._client.disconnect(), 10)
+                time.sleep(0.05)
+        self._listening = asyncio.run_coroutine_threadsafe(self._listen(), self._loop)
+
+    async def _listen(self) -> None:
+        listener = EventListener()
+        self._client.register_listener(listener)
+        async for event in listener:
+            self.events.append(dict(event))
+            if self.on_event is not None:
+                self.on_event(dict(event))
+
+    def execute(self, command: str, timeout_s: float = 30.0, **arguments: Any) -> Any:
+        """One command; underscores in argument names become dashes.
+
+        Raises TargetLostError when QEMU is gone or mute, QMPError subclasses for refusals.
+        """
+        named = {key.replace("_", "-"): value for key, value in arguments.items()}
+        try:
+            return self._await(self._client.execute(command, named or None), timeout_s)
+        except (ExecInterruptedError, TimeoutError, EOFError, ConnectionError) as error:
+            raise TargetLostError(f"QEMU did not answer the QMP command '{command}'.") from error
+
+    def send_file_descriptor(self, descriptor: int, name: str) -> None:
+        """Hand QEMU an open file under `name` (QMP getfd), for example to save state into."""
+
+        async def send() -> object:
+            self._client.send_fd_scm(descriptor)
+            return await self._client.execute("getfd", {"fdname": name})
+
+        self._await(send(), 10)
+
+    def close(self) -> None:
+        """Disconnect and end the thread; safe when QEMU is gone."""
+        if not self._thread.is_alive():
+            return
+        if self._listening is not None:
+            self._listening.cancel()
+        # The peer being gone is the usual reason to close; nothing is lost by it.
+        with contextlib.suppress(QMPError, OSError, EOFError, TimeoutError):
+            self._await(self._client.disconnect(), 5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
+
+    def _await(self, work: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout_s)

@@ -1,0 +1,193 @@
+"""RAM snapshots: boot and prove an image once, start every later machine from that moment."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vexrun.errors import InfrastructureError
+from vexrun.events import Emit, Note, Progress, Stages
+from vexrun.image.catalog import Image, lock_path
+from vexrun.image.locking import exclusive
+from vexrun.layout import cache_dir
+from vexrun.playbook import InventoryHost, PlaybookResult, run_playbook
+from vexrun.process import run
+from vexrun.settings import MachineSettings
+from vexrun.vm.accel import Accelerator
+from vexrun.vm.disks import SCRATCH_DISKS, ScratchPlan
+from vexrun.vm.machine import Machine, MachinePlan, booted
+from vexrun.vm.qemu import KERNEL_ARGUMENTS
+from vexrun.vm.ssh import HOST_ALIAS
+
+#: Raise when what happens before saving changes in a way the other inputs do not show.
+_RECIPE = 1
+#: A first boot takes 27 s on an idle machine without KVM and 175 s on a busy one.
+FIRST_BOOT_DEADLINE_S = 600.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A machine at rest: its disk, RAM state, first console bytes and how it came to be."""
+
+    directory: Path
+    facts: dict[str, Any]
+
+    @property
+    def disk(self) -> Path:
+        return self.directory / "disk.qcow2"
+
+    @property
+    def state(self) -> Path:
+        return self.directory / "state"
+
+    @property
+    def boot_console(self) -> Path:
+        return self.directory / "console.log"
+
+    @property
+    def boot_seconds(self) -> float:
+        """Seconds from starting QEMU to the first ssh command when this was made."""
+        return float(self.facts["boot_s"])
+
+    @classmethod
+    def open(cls, directory: Path) -> Snapshot | None:
+        try:
+            facts = json.loads((directory / "snapshot.json").read_text())
+        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+            return None
+        snapshot = cls(directory, facts)
+        complete = all(p.is_file() for p in (snapshot.disk, snapshot.state, snapshot.boot_console))
+        return snapshot if complete else None
+
+
+def snapshot_name(image: Image, accelerator: Accelerator, hardware: MachineSettings) -> str:
+    """Name in the cache: whatever changes the saved devices or RAM changes the name."""
+    version = run(["qemu-system-x86_64", "--version"]).stdout.splitlines()[0]
+    inputs = (
+        _RECIPE,
+        version,
+        accelerator.name,
+        hardware.memory_mib,
+        hardware.cpus,
+        KERNEL_ARGUMENTS,
+        [disk.serial for disk in SCRATCH_DISKS],
+    )
+    return f"{image.name}-{hashlib.sha256(repr(inputs).encode()).hexdigest()[:12]}"
+
+
+def ensure_snapshot(
+    image: Image, accelerator: Accelerator, hardware: MachineSettings, emit: Emit
+) -> Snapshot:
+    """The snapshot of this image under this accelerator: from the cache, or made now."""
+    name = snapshot_name(image, accelerator, hardware)
+    final = cache_dir() / "snapshots" / name
+    found = Snapshot.open(final)
+    if found is not None:
+        return found
+
+    def tell() -> None:
+        emit(Note(f"Another vexrun is making the snapshot '{name}'; waiting for it."))
+
+    with exclusive(lock_path(f"snapshot-{name}"), on_wait=tell):
+        found = Snapshot.open(final)
+        if found is None:
+            found = _make(image, accelerator, hardware, final, emit)
+    return found
+
+
+def _make(
+    image: Image, accelerator: Accelerator, hardware: MachineSettings, final: Path, emit: Emit
+) -> Snapshot:
+    work = final.with_name(f".making-{final.name}-{os.getpid()}")
+    for stale in final.parent.glob(f".making-{final.name}-*"):
+        shutil.rmtree(stale)
+    shutil.rmtree(final, ignore_errors=True)
+    (work / "empty").mkdir(parents=True)
+    plan = MachinePlan(
+        image=image,
+        accelerator=accelerator,
+        memory_mib=hardware.memory_mib,
+        cpus=hardware.cpus,
+        source_dir=work / "empty",
+        console_log=work / "console.log",
+        scratch=ScratchPlan(),
+        disk=image.disk,
+    )
+    stages = Stages(emit)
+    try:
+        with booted(plan) as machine:
+            with stages.stage("first boot", f"{image.name} under {accelerator.name}"):
+                begun = time.monotonic()
+                machine.connect(FIRST_BOOT_DEADLINE_S)
+                machine.shell.run("true", check=True)
+                boot_s = time.monotonic() - begun
+                _settle(machine)
+            with stages.stage("provision proof", "the roles again, in the booted guest"):
+                proof = prove_provisioning(machine, work / "ansible", emit)
+            with stages.stage("save snapshot"):
+                _quiesce(machine)
+                machine.save_state(work / "state")
+                shutil.move(machine.directory / "root.qcow2", work / "disk.qcow2")
+        facts = {
+            "boot_s": round(boot_s, 2),
+            "provision": {"ok": proof.ok, "changed": proof.changed},
+            "image": image.name,
+            "accel": accelerator.name,
+        }
+        shutil.rmtree(work / "ansible", ignore_errors=True)
+        (work / "empty").rmdir()
+        (work / "snapshot.json").write_text(json.dumps(facts, indent=2))
+        work.rename(final)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    return Snapshot(final, facts)
+
+
+def guest_inventory(machine: Machine, group: str = "vm") -> InventoryHost:
+    """The inventory host that stands for a running guest."""
+    config = machine.shell.config
+    return InventoryHost(
+        group,
+        HOST_ALIAS,
+        {"ansible_ssh_common_args": f"-F {config}", "ansible_host": HOST_ALIAS},
+    )
+
+
+def prove_provisioning(machine: Machine, artifact_dir: Path, emit: Emit) -> PlaybookResult:
+    """Apply the provisioning roles to the booted guest; a baked image changes nothing.
+
+    Raises InfrastructureError naming the tasks that changed something.
+    """
+    result = run_playbook(
+        "provision.yml", [guest_inventory(machine)], artifact_dir=artifact_dir, emit=emit
+    )
+    emit(Progress(f"{result.ok} tasks ok, {result.changed} changed"))
+    if result.changed:
+        raise InfrastructureError(
+            "The image does not hold what its roles promise: applied again in the booted guest "
+            f"they changed {result.changed} things.",
+            evidence="\n".join(result.changed_tasks),
+            hint="Make those tasks idempotent, or rebuild with: vexrun image build --rebuild",
+        )
+    return result
+
+
+def _settle(machine: Machine) -> None:
+    """Wait until booting is over, so that nothing of it runs after a restore."""
+    machine.shell.run("systemctl is-system-running --wait", timeout_s=FIRST_BOOT_DEADLINE_S)
+
+
+def _quiesce(machine: Machine) -> None:
+    """Leave little in RAM and nothing mounted: QEMU refuses to save while 9p is mounted."""
+    machine.shell.run(
+        "umount /mnt/vexfs-src 2>/dev/null; sync; echo 3 >/proc/sys/vm/drop_caches; sync",
+        check=True,
+    )
+    machine.shell.disconnect()
