@@ -38,15 +38,16 @@ class Scenario:
         scenario: Callable[..., Any],
         *arguments: Any,
         also: Callable[..., Any] | None = None,
+        fsck: bool = False,
     ) -> None:
         """Run `scenario(workdir, *arguments)`, remount cold, verify the note it returned.
 
-        With `also` the scenario returns a pair: the note, and what `also(workdir, extra)` checks
+        `fsck` has the medium checked in between, where the subject declares a checker. With `also` the scenario returns a pair: the note, and what `also(workdir, extra)` checks
         in addition.
         """
         made = self.run(scenario, *arguments)
         note, extra = made if also else (made, None)
-        self.cool()
+        self.cool(fsck=fsck)
         if also:
             self.in_guest(also, self.workdir, extra)
         self.verify(note, cleanup=True)
@@ -62,10 +63,10 @@ class Scenario:
                 self.in_guest(remove, self.workdir)
             pytest.skip(str(error).splitlines()[0].removeprefix("Refused: "))
 
-    def cool(self) -> None:
+    def cool(self, *, fsck: bool = False) -> None:
         """Forget what is cached: remount, or at least drop caches where content cannot stay."""
         if self.phase == REMOUNTED:
-            self.mounted.remount_cold()
+            self.mounted.remount_cold(fsck=fsck)
         else:
             self.mounted.drop_caches()
 

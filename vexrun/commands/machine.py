@@ -26,8 +26,9 @@ from vexrun.process import minimal_environment
 from vexrun.progress import display_for
 from vexrun.settings import load_settings
 from vexrun.vm.accel import AccelChoice, choose_accelerator
+from vexrun.vm.detached import start_detached
 from vexrun.vm.disks import ScratchPlan
-from vexrun.vm.machine import Machine, MachinePlan, sweep_dead_machines
+from vexrun.vm.machine import MachinePlan, sweep_dead_machines
 from vexrun.vm.registry import end_machine, find_machine, known_machines
 from vexrun.vm.snapshot import ensure_snapshot
 from vexrun.vm.ssh import HOST_ALIAS
@@ -75,18 +76,8 @@ def start_machine(source: Path, suite: str, accel: AccelChoice, emit: Emit) -> d
             scratch=ScratchPlan(),
             disk=snapshot.disk,
             state=snapshot.state,
-            outlives_us=True,
         )
-        machine = Machine(plan, console_log=lambda name: logs / f"{name}.log")
-        try:
-            machine.start()
-            machine.wait_for_incoming()
-            machine.connect(600)
-            machine.set_clock_and_mount_source(600)
-        except BaseException:
-            machine.destroy()
-            raise
-    return machine.detach()
+        return start_detached(plan, console_log=lambda name: logs / f"{name}.log")
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vexrun.guest import mounting_in_guest
 from vexrun.guest.context import MOUNT_POINT, RunContext
 from vexrun.guest.scratch import Scratch
 from vexrun.subject import Backing
@@ -80,11 +81,13 @@ class Filesystem:
 
     def mount_record(self, path: str = MOUNT_POINT) -> dict[str, str] | None:
         """Device, type and options of what is mounted on `path`; None when nothing is."""
-        _, out, _ = self.guest.run(f"grep ' {path} ' /proc/self/mounts | tail -n 1")
-        if not out.strip():
-            return None
-        device, _, kind, options, *_ = out.split()
-        return {"device": device, "type": kind, "options": options}
+        mounts = self.guest.read("/proc/self/mounts")
+        assert mounts is not None, "/proc/self/mounts cannot be read"
+        for line in reversed(mounts.splitlines()):
+            device, point, kind, options, *_ = line.split()
+            if point == path:
+                return {"device": device, "type": kind, "options": options}
+        return None
 
     def is_mounted(self, path: str = MOUNT_POINT) -> bool:
         record = self.mount_record(path)
@@ -110,21 +113,35 @@ class Filesystem:
 
     def umount_all(self) -> None:
         """Unmount whatever earlier tests left on our mount points."""
-        self.guest.check(
-            f"for path in {MOUNT_POINT} {SECOND_MOUNT_POINT}; do "
-            'while grep -q " $path " /proc/self/mounts; do umount $path || exit 1; done; done'
-        )
+        for path in (MOUNT_POINT, SECOND_MOUNT_POINT):
+            while self.mount_record(path) is not None:
+                self.umount_once(path)
+
+    def umount_once(self, path: str) -> None:
+        status, said = self.try_umount(path)
+        assert status == 0, f"umount of what an earlier test left on {path} failed: {said}"
 
     def drop_caches(self) -> None:
         """Write everything back and forget clean pages, dentries and inodes."""
         self.guest.check("sync && echo 3 >/proc/sys/vm/drop_caches")
 
-    def remount_cold(self, *options: str) -> None:
-        """umount, forget every cache, check the medium if there is an fsck, mount again."""
-        self.umount()
-        disk = self.scratch.main
-        flush = f"blockdev --flushbufs {disk} && " if self.is_block else ""
-        self.guest.check(f"{flush}sync && echo 3 >/proc/sys/vm/drop_caches")
-        if self.is_block:
-            self.fsck(disk)
-        self.mount(disk, *options)
+    def remount_cold(self, *options: str, fsck: bool = False) -> None:
+        """umount, forget every cache, with `fsck` check the medium, mount again.
+
+        umount drops the filesystem's dentries, inodes and pages, and flushing the block device
+        drops its buffers: nothing of it is left to be read from memory. Through the system calls
+        themselves, because every program costs 0.1 s and more under emulation.
+        """
+        command = None
+        if fsck and self.is_block and self.declared.fsck is not None:
+            command = self.context.command(self.declared.fsck, device=self.scratch.main)
+        self.guest.call(
+            mounting_in_guest.remount_cold,
+            self.scratch.main if self.is_block else "none",
+            MOUNT_POINT,
+            self.type,
+            ",".join([*self.declared.options, *options]),
+            self.is_block,
+            command,
+        )
+        self.assert_mounted()

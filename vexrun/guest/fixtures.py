@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +88,22 @@ class Guest:
         status, out, err = answer[1]
         return status, out, err
 
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a Python function in the target, as `in_guest` does."""
+        return GuestPython(self.agent, self.timeout_s)(function, *arguments)
+
+    def read(self, path: str) -> str | None:
+        """A small file's text, None where it cannot be read. Much cheaper than `cat`."""
+        data = self.agent.ask("read", path, timeout_s=self.timeout_s)[1]
+        return None if data is None else data.decode(errors="replace")
+
+    def read_bytes(self, path: str) -> bytes | None:
+        data: bytes | None = self.agent.ask("read", path, timeout_s=self.timeout_s)[1]
+        return data
+
+    def exists(self, path: str) -> bool:
+        return bool(self.agent.ask("exists", path, timeout_s=self.timeout_s)[1])
+
     def check(self, command: str) -> str:
         """stdout of a command that must succeed; otherwise the test fails with what it said."""
         status, out, err = self.run(command)
@@ -94,16 +111,10 @@ class Guest:
         return out
 
 
-@pytest.fixture(scope="session")
-def _guest_python(_agent: GuestAgent) -> GuestPython:
-    return GuestPython(_agent, 60.0)
-
-
 @pytest.fixture
-def in_guest(_guest_python: GuestPython, command_timeout: float) -> GuestPython:
+def in_guest(_agent: GuestAgent, command_timeout: float) -> GuestPython:
     """Calls Python functions in the target: `in_guest(function, *arguments)`."""
-    _guest_python.timeout_s = command_timeout
-    return _guest_python
+    return GuestPython(_agent, command_timeout)
 
 
 @pytest.fixture

@@ -33,8 +33,7 @@ class KernelModule:
 
     def is_loaded(self) -> bool:
         """Whether a module of this name, or built-in code of this name, is in the kernel."""
-        status, _, _ = self.guest.run(f"test -d /sys/module/{self.name}")
-        return status == 0
+        return self.guest.exists(f"/sys/module/{self.name}")
 
     def load(self) -> None:
         """modprobe what it needs, insmod the built file with its parameters, prove identity."""
@@ -76,18 +75,17 @@ class KernelModule:
 
     def references(self) -> int:
         """The module's reference count."""
-        return int(self.guest.check(f"cat /sys/module/{self.name}/refcnt"))
+        text = self.guest.read(f"/sys/module/{self.name}/refcnt")
+        assert text is not None, f"there is no /sys/module/{self.name}/refcnt"
+        return int(text)
 
     def identity(self) -> Identity:
         """srcversion and build id of what is loaded, read from /sys/module."""
         directory = f"/sys/module/{self.name}"
-        out = self.guest.check(
-            f"cat {directory}/srcversion 2>/dev/null || echo; "
-            f"od -An -v -tx1 {directory}/notes/.note.gnu.build-id 2>/dev/null | tr -d ' \\n'"
-        )
-        srcversion, _, note = out.partition("\n")
+        srcversion = self.guest.read(f"{directory}/srcversion") or ""
+        note = self.guest.read_bytes(f"{directory}/notes/.note.gnu.build-id") or b""
         # An ELF note: three 4-byte words, the name 'GNU\0', then the id.
-        return Identity(srcversion.strip() or None, note.strip()[32:] or None)
+        return Identity(srcversion.strip() or None, note[16:].hex() or None)
 
     def prove_identity(self) -> None:
         """Fail unless the loaded module is the built file and not, say, the in-kernel copy."""

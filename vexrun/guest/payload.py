@@ -46,6 +46,18 @@ class GuestAgent:
         self.shell = shell
         self._process: subprocess.Popen[bytes] | None = None
         self._unread = b""
+        self._shipped: set[Path] = set()
+
+    def ship(self, source: Path) -> None:
+        """Send a module and every loaded `*_in_guest` module it may import, each once."""
+        loaded = {
+            Path(module.__file__)
+            for name, module in sys.modules.copy().items()
+            if name.endswith(_SUFFIX) and module.__file__ is not None
+        }
+        for path in sorted((loaded | {source}) - self._shipped):
+            self.shell.send_files([Path(path.name)], path.parent, _DIRECTORY)
+            self._shipped.add(path)
 
     def ask(self, *request: Any, timeout_s: float) -> tuple[Any, ...]:
         """Send one request and wait for its answer.
@@ -128,7 +140,6 @@ class GuestPython:
     def __init__(self, agent: GuestAgent, timeout_s: float) -> None:
         self.agent = agent
         self.timeout_s = timeout_s
-        self._shipped: set[Path] = set()
 
     def __call__(
         self, function: Callable[..., Any], *arguments: Any, user: str = "root", **keywords: Any
@@ -138,7 +149,7 @@ class GuestPython:
         Raises GuestCodeError with the guest's exception, GuestTimeoutError, TargetLostError.
         """
         source = Path(inspect.getfile(function))
-        self._ship(source)
+        self.agent.ship(source)
         answer = self.agent.ask(
             "call",
             source.stem,
@@ -152,14 +163,3 @@ class GuestPython:
             _, kind, message, traceback = answer
             raise GuestCodeError(f"{message}\n\nin the guest:\n{traceback}", kind)
         return answer[1]
-
-    def _ship(self, source: Path) -> None:
-        """Send the function's module and every `*_in_guest` module it may import."""
-        loaded = {
-            Path(module.__file__)
-            for name, module in sys.modules.copy().items()
-            if name.endswith(_SUFFIX) and module.__file__ is not None
-        }
-        for path in sorted((loaded | {source}) - self._shipped):
-            self.agent.shell.send_files([Path(path.name)], path.parent, _DIRECTORY)
-            self._shipped.add(path)

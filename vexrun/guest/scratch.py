@@ -42,9 +42,11 @@ class Scratch:
         """Overwrite the whole disk with random bytes, so nothing can rely on zeroed media."""
         self._writable(disk)
         noise = self._disks["vexrun-noise"]
+        # The noise disk may be smaller than this one: repeat it.
         self.guest.check(
-            f"dd if={noise} of={disk} bs=4M conv=fsync,notrunc iflag=fullblock "
-            f"count=$(blockdev --getsize64 {disk}) iflag=count_bytes status=none"
+            f"size=$(blockdev --getsize64 {disk}); while cat {noise}; do :; done 2>/dev/null | "
+            f"dd of={disk} bs=4M conv=fsync,notrunc iflag=fullblock,count_bytes count=$size "
+            "status=none"
         )
 
     def fill_zero(self, disk: str) -> None:

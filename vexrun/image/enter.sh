@@ -52,6 +52,7 @@ mount -t tmpfs -o nosuid,nodev,mode=755 run "$root/run"
 mount -t tmpfs -o nosuid,nodev,mode=1777 tmp "$root/tmp"
 if [ -e /etc/resolv.conf ] && [ -e "$root/etc/resolv.conf" ] && [ ! -L "$root/etc/resolv.conf" ]; then
     mount --bind /etc/resolv.conf "$root/etc/resolv.conf"
+    make_readonly "$root/etc/resolv.conf" # a postinst must not write the host's file
 fi
 if [ "$readonly" = 1 ]; then
     make_readonly "$root"

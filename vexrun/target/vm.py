@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from qemu.qmp import QMPError
-
 from vexrun.errors import InfrastructureError, TargetLostError
 from vexrun.events import Emit
 from vexrun.image.catalog import Image
@@ -222,7 +220,7 @@ class VmTarget:
             said = self.machine.monitor.execute(
                 "human-monitor-command", command_line="info registers -a"
             )
-        except (TargetLostError, QMPError):
+        except InfrastructureError:
             return ""
         return f"ssh is mute; CPU registers from QEMU:\n{said}"[:20_000]
 

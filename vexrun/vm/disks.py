@@ -28,7 +28,14 @@ SCRATCH_DISKS = (
     _DiskKind("vexrun-scratch0", "the disk under test", random=True),
     _DiskKind("vexrun-scratch1", "a second disk", random=True),
     _DiskKind("vexrun-small", "too small for any filesystem", fixed_size=16 * 512),
-    _DiskKind("vexrun-noise", "random bytes to copy from", random=True, readonly=True),
+    # Of one size always: QEMU refuses to resize a read-only disk after a restore.
+    _DiskKind(
+        "vexrun-noise",
+        "random bytes to copy from",
+        random=True,
+        readonly=True,
+        fixed_size=64 * _MIB,
+    ),
 )
 
 

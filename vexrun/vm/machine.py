@@ -17,8 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qemu.qmp import QMPError
-
 from vexrun import process
 from vexrun.errors import InfrastructureError, TargetLostError
 from vexrun.image.catalog import Image, lock_path
@@ -48,6 +46,7 @@ class MachinePlan:
     scratch: ScratchPlan
     disk: Path
     state: Path | None = None  # a saved RAM state to start from
+    initrd: Path | None = None  # instead of the image's
     outlives_us: bool = False
 
 
@@ -121,7 +120,7 @@ class Machine:
                 memory_mib=plan.memory_mib,
                 cpus=plan.cpus,
                 kernel=plan.image.kernel,
-                initrd=plan.image.initrd,
+                initrd=plan.initrd or plan.image.initrd,
                 root_overlay=self.directory / "root.qcow2",
                 runtime_dir=self.runtime_dir,
                 console_log=plan.console_log,
@@ -267,7 +266,7 @@ class Machine:
         if self.running:
             try:
                 self.monitor.execute("system_powerdown")
-            except (TargetLostError, QMPError):
+            except InfrastructureError:
                 grace_s = 0
             until = time.monotonic() + grace_s
             while self.running and time.monotonic() < until:

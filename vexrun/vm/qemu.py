@@ -24,6 +24,9 @@ KERNEL_ARGUMENTS = (
     "no_timer_check",  # TCG timers jitter; the check panics a healthy guest under load
     "random.trust_cpu=on",
     "audit=0",
+    # Memory errors of the module under test must not stay silent: guards, poison, KFENCE.
+    "slub_debug=FZP",
+    "kfence.sample_interval=100",
     "apparmor=0",
 )
 

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from qemu.qmp import EventListener, ExecInterruptedError, QMPClient, QMPError
+from qemu.qmp import EventListener, ExecInterruptedError, ExecuteError, QMPClient, QMPError
 
 from vexrun.errors import InfrastructureError, TargetLostError
 
@@ -61,13 +61,17 @@ class Monitor:
     def execute(self, command: str, timeout_s: float = 30.0, **arguments: Any) -> Any:
         """One command; underscores in argument names become dashes.
 
-        Raises TargetLostError when QEMU is gone or mute, QMPError subclasses for refusals.
+        Raises TargetLostError when QEMU is gone or mute, InfrastructureError for a refusal.
         """
         named = {key.replace("_", "-"): value for key, value in arguments.items()}
         try:
             return self._await(self._client.execute(command, named or None), timeout_s)
         except (ExecInterruptedError, TimeoutError, EOFError, ConnectionError) as error:
             raise TargetLostError(f"QEMU did not answer the QMP command '{command}'.") from error
+        except ExecuteError as error:
+            raise InfrastructureError(
+                f"QEMU refused the QMP command '{command}': {error}.", evidence=str(named)
+            ) from error
 
     def send_file_descriptor(self, descriptor: int, name: str) -> None:
         """Hand QEMU an open file under `name` (QMP getfd), for example to save state into."""

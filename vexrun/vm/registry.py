@@ -59,21 +59,41 @@ def find_machine(name: str | None) -> KnownMachine:
 
 
 def end_machine(machine: KnownMachine) -> None:
-    """End its QEMU and delete what is left. The pid is checked to be that very machine's."""
-    pid = int(machine.record["pid"])
-    if machine.name in _command_line(pid):
+    """End its QEMU and delete what is left."""
+    end_named(machine.name)
+
+
+def end_named(name: str) -> bool:
+    """End the machine called `name`, also one that was never detached; False if it was gone.
+
+    QEMU is recognised by its own command line, never by a remembered pid alone.
+    """
+    pid = _qemu_of(name)
+    if pid is not None:
         os.kill(pid, signal.SIGTERM)
         until = time.monotonic() + 10
-        while is_locked(machine.directory / "lock") and time.monotonic() < until:
+        while _qemu_of(name) == pid and time.monotonic() < until:
             time.sleep(0.05)
-        if machine.name in _command_line(pid):
+        if _qemu_of(name) == pid:
             os.kill(pid, signal.SIGKILL)
             time.sleep(0.2)
     sweep_dead_machines()
+    return pid is not None
 
 
-def _command_line(pid: int) -> str:
+def _qemu_of(name: str) -> int | None:
+    """The pid of the QEMU whose `-name` is `name`."""
+    for process in Path("/proc").glob("[0-9]*"):
+        words = _command_line(process)
+        if "qemu" not in words[0] or "-name" not in words[:-1]:
+            continue
+        if words[words.index("-name") + 1].split(",")[0] == name:
+            return int(process.name)
+    return None
+
+
+def _command_line(process: Path) -> list[str]:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
+        return (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return [""]

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vexrun.errors import InfrastructureError
+from vexrun.errors import InfrastructureError, VexrunError
 from vexrun.events import Emit, Note, Progress, Stages
 from vexrun.image.catalog import Image, lock_path
 from vexrun.image.locking import exclusive
-from vexrun.layout import cache_dir
+from vexrun.layout import cache_dir, state_dir
 from vexrun.playbook import InventoryHost, PlaybookResult, run_playbook
 from vexrun.process import run
 from vexrun.settings import MachineSettings
@@ -24,6 +24,8 @@ from vexrun.vm.disks import SCRATCH_DISKS, ScratchPlan
 from vexrun.vm.machine import Machine, MachinePlan, booted
 from vexrun.vm.qemu import KERNEL_ARGUMENTS
 from vexrun.vm.ssh import HOST_ALIAS
+from vexrun.vm.type_names import MODULE as RESERVING_MODULE
+from vexrun.vm.type_names import reserving_initrd
 
 #: Raise when what happens before saving changes in a way the other inputs do not show.
 _RECIPE = 1
@@ -66,7 +68,9 @@ class Snapshot:
         return snapshot if complete else None
 
 
-def snapshot_name(image: Image, accelerator: Accelerator, hardware: MachineSettings) -> str:
+def snapshot_name(
+    image: Image, accelerator: Accelerator, hardware: MachineSettings, reserve: tuple[str, ...]
+) -> str:
     """Name in the cache: whatever changes the saved devices or RAM changes the name."""
     version = run(["qemu-system-x86_64", "--version"]).stdout.splitlines()[0]
     inputs = (
@@ -77,15 +81,23 @@ def snapshot_name(image: Image, accelerator: Accelerator, hardware: MachineSetti
         hardware.cpus,
         KERNEL_ARGUMENTS,
         [disk.serial for disk in SCRATCH_DISKS],
+        reserve,
     )
     return f"{image.name}-{hashlib.sha256(repr(inputs).encode()).hexdigest()[:12]}"
 
 
 def ensure_snapshot(
-    image: Image, accelerator: Accelerator, hardware: MachineSettings, emit: Emit
+    image: Image,
+    accelerator: Accelerator,
+    hardware: MachineSettings,
+    emit: Emit,
+    reserve: tuple[str, ...] = (),
 ) -> Snapshot:
-    """The snapshot of this image under this accelerator: from the cache, or made now."""
-    name = snapshot_name(image, accelerator, hardware)
+    """The snapshot of this image under this accelerator: from the cache, or made now.
+
+    `reserve` names filesystem types to keep free (vexrun.vm.type_names).
+    """
+    name = snapshot_name(image, accelerator, hardware, reserve)
     final = cache_dir() / "snapshots" / name
     found = Snapshot.open(final)
     if found is not None:
@@ -97,20 +109,29 @@ def ensure_snapshot(
     with exclusive(lock_path(f"snapshot-{name}"), on_wait=tell):
         found = Snapshot.open(final)
         if found is None:
-            found = _make(image, accelerator, hardware, final, emit)
+            found = _make(image, accelerator, hardware, final, emit, reserve)
     return found
 
 
 def _make(
-    image: Image, accelerator: Accelerator, hardware: MachineSettings, final: Path, emit: Emit
+    image: Image,
+    accelerator: Accelerator,
+    hardware: MachineSettings,
+    final: Path,
+    emit: Emit,
+    reserve: tuple[str, ...],
 ) -> Snapshot:
     work = final.with_name(f".making-{final.name}-{os.getpid()}")
     for stale in final.parent.glob(f".making-{final.name}-*"):
         shutil.rmtree(stale)
     shutil.rmtree(final, ignore_errors=True)
     (work / "empty").mkdir(parents=True)
+    if reserve:
+        (work / "reserve").mkdir()
+    initrd = reserving_initrd(image, reserve, work / "reserve") if reserve else None
     plan = MachinePlan(
         image=image,
+        initrd=initrd,
         accelerator=accelerator,
         memory_mib=hardware.memory_mib,
         cpus=hardware.cpus,
@@ -128,6 +149,8 @@ def _make(
                 machine.shell.run("true", check=True)
                 boot_s = time.monotonic() - begun
                 _settle(machine)
+                if reserve:
+                    machine.shell.run(f"rmmod {RESERVING_MODULE}", timeout_s=300, check=True)
             with stages.stage("provision proof", "the roles again, in the booted guest"):
                 proof = prove_provisioning(machine, work / "ansible", emit)
             with stages.stage("save snapshot"):
@@ -140,14 +163,28 @@ def _make(
             "image": image.name,
             "accel": accelerator.name,
         }
-        shutil.rmtree(work / "ansible", ignore_errors=True)
+        for directory in ("ansible", "reserve"):
+            shutil.rmtree(work / directory, ignore_errors=True)
         (work / "empty").rmdir()
         (work / "snapshot.json").write_text(json.dumps(facts, indent=2))
         work.rename(final)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
+    except BaseException as error:
+        kept = _keep_evidence(work)
+        if isinstance(error, VexrunError):
+            error.hint = f"{error.hint}\nThe guest's console is in '{kept}'.".strip()
         raise
     return Snapshot(final, facts)
+
+
+def _keep_evidence(work: Path) -> Path:
+    """A machine that would not come up left a console log: move it where it survives."""
+    kept = state_dir() / "failures" / f"{time.strftime('%Y%m%dT%H%M%S')}-{work.name.strip('.')}"
+    kept.mkdir(parents=True, exist_ok=True)
+    for name in ("console.log", "ansible"):
+        if (work / name).exists():
+            shutil.move(work / name, kept / name)
+    shutil.rmtree(work, ignore_errors=True)
+    return kept
 
 
 def guest_inventory(machine: Machine, group: str = "vm") -> InventoryHost:

@@ -1,4 +1,4 @@
-"""A tree at depth through several remounts, changed in between, checked by fsck where there is one."""
+"""A tree at depth through several remounts, changed in between."""
 
 from __future__ import annotations
 
