@@ -51,8 +51,8 @@ def read_module_file(path: Path) -> ModuleFile:
             build_id = _build_id(elf)
     except ELFError as error:
         raise BuildFailedError(f"'{path.name}' is not an ELF file: {error}.") from error
-    pairs = (entry.decode(errors="replace").split("=", 1) for entry in entries if b"=" in entry)
-    return ModuleFile(path, sha256_of(path), build_id, {key: value for key, value in pairs})
+    pairs = (entry.decode(errors="replace").partition("=") for entry in entries if b"=" in entry)
+    return ModuleFile(path, sha256_of(path), build_id, {key: value for key, _, value in pairs})
 
 
 def _build_id(elf: ELFFile) -> str | None:

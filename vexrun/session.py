@@ -38,6 +38,7 @@ from vexrun.testrun import TestRun, not_run
 from vexrun.verdict import judge
 from vexrun.vm.accel import choose_accelerator
 from vexrun.vm.snapshot import ensure_snapshot
+from vexrun.vm.type_names import names_to_reserve
 from vexrun.workdir import work_directory
 
 
@@ -181,7 +182,13 @@ class Session:
         """A machine from the snapshot, which is made first if there is none."""
         config = self.config
         with self.stages.stage("snapshot"):
-            snapshot = ensure_snapshot(image, self._accelerator, config.settings.machine, self.emit)
+            snapshot = ensure_snapshot(
+                image,
+                self._accelerator,
+                config.settings.machine,
+                self.emit,
+                names_to_reserve(config.subject.filesystem.type),
+            )
         plan = VmPlan(
             image=image,
             snapshot=snapshot,

@@ -151,15 +151,14 @@ def _make(
                 _settle(machine)
                 if reserve:
                     machine.shell.run(f"rmmod {RESERVING_MODULE}", timeout_s=300, check=True)
-            with stages.stage("provision proof", "the roles again, in the booted guest"):
-                proof = prove_provisioning(machine, work / "ansible", emit)
+            proof = _prove_once(image, machine, work / "ansible", stages)
             with stages.stage("save snapshot"):
                 _quiesce(machine)
                 machine.save_state(work / "state")
                 shutil.move(machine.directory / "root.qcow2", work / "disk.qcow2")
         facts = {
             "boot_s": round(boot_s, 2),
-            "provision": {"ok": proof.ok, "changed": proof.changed},
+            "provision": proof,
             "image": image.name,
             "accel": accelerator.name,
         }
@@ -214,6 +213,25 @@ def prove_provisioning(machine: Machine, artifact_dir: Path, emit: Emit) -> Play
             hint="Make those tasks idempotent, or rebuild with: vexrun image build --rebuild",
         )
     return result
+
+
+def _prove_once(
+    image: Image, machine: Machine, artifact_dir: Path, stages: Stages
+) -> dict[str, Any]:
+    """The proof of the base image: a layer adds packages, not roles, so it need not repeat it."""
+    base = image.manifest.inputs.base_key or image.manifest.key
+    record = cache_dir() / "proofs" / f"{base}.json"
+    if record.is_file():
+        earlier: dict[str, Any] = json.loads(record.read_text())
+        return earlier
+    with stages.stage("provision proof", "the roles again, in the booted guest"):
+        result = prove_provisioning(machine, artifact_dir, stages.emit)
+    proof = {"ok": result.ok, "changed": result.changed, "image": image.name}
+    record.parent.mkdir(parents=True, exist_ok=True)
+    temporary = record.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps(proof))
+    temporary.rename(record)
+    return proof
 
 
 def _settle(machine: Machine) -> None:

@@ -167,7 +167,7 @@ class GuestShell:
         process.run(["bash", "-o", "pipefail", "-c", f"{pack} | {ssh}"], timeout=300)
 
     def fetch_tree(self, directory: str, name: str, destination: Path) -> bool:
-        """Copy `name` (below `directory` in the guest) to `destination`; False if it is not there."""
+        """Copy `directory/name` of the guest to `destination`; False when it is not there."""
         quoted = shlex.quote(f"{directory}/{name}")
         if self.run(f"test -e {quoted}").returncode != 0:
             return False
