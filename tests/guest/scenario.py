@@ -42,8 +42,8 @@ class Scenario:
     ) -> None:
         """Run `scenario(workdir, *arguments)`, remount cold, verify the note it returned.
 
-        `fsck` has the medium checked in between, where the subject declares a checker. With `also` the scenario returns a pair: the note, and what `also(workdir, extra)` checks
-        in addition.
+        `fsck` has the medium checked in between, if the subject declares a checker. With `also`
+        the scenario returns a pair: the note, and what `also(workdir, extra)` checks in addition.
         """
         made = self.run(scenario, *arguments)
         note, extra = made if also else (made, None)

@@ -408,8 +408,8 @@ def _some(names, count=8):
     return ", ".join(f"'{name}'" for name in names[:count]) + more
 
 
-def verify(root, note, inodes=True, nlinks=True, cleanup=False):
-    """Compare everything below `root` with a Tree's note: names, types, sizes, content, links.
+def verify(root, note, inodes=True, content=True, cleanup=False):
+    """Compare everything below `root` with a Tree's note: names, types, links, and `content`.
 
     With `cleanup` remove it all afterwards and make sure it is gone. Raises AssertionError.
     """
@@ -428,10 +428,16 @@ def verify(root, note, inodes=True, nlinks=True, cleanup=False):
     assert not extra, f"there are names nobody created: {_some(extra)}"
     for name, made in names.items():
         _check_kind(root, name, made, found[name])
-    if nlinks:
-        _check_links(names, found)
+    _check_links(names, found)
     if inodes:
         _check_inodes(names, found)
+    if content:
+        _check_contents(root, names, contents)
+    if cleanup:
+        _clean(root, note["strangers"])
+
+
+def _check_contents(root, names, contents):
     labels = {}
     for content in contents.values():
         labels.update(content.labels())
@@ -440,8 +446,6 @@ def verify(root, note, inodes=True, nlinks=True, cleanup=False):
         if made[0] == "file" and made[1] not in seen:
             seen.add(made[1])
             check_content(f"{root}/{name}", contents[made[1]], labels, name)
-    if cleanup:
-        _clean(root, note["strangers"])
 
 
 def _clean(root, strangers):

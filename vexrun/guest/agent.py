@@ -106,6 +106,12 @@ def read(path: str) -> tuple[object, ...]:
         return ("ok", None)
 
 
+def write(path: str, data: bytes) -> tuple[object, ...]:
+    with open(path, "wb", buffering=0) as file:  # noqa: PTH123 - not imported here
+        file.write(data)
+    return ("ok", None)
+
+
 def exists(path: str) -> tuple[object, ...]:
     return ("ok", os.path.lexists(path))
 
@@ -114,6 +120,7 @@ REQUESTS: dict[str, Callable[..., tuple[object, ...]]] = {
     "call": call_in_child,
     "run": command,
     "read": read,
+    "write": write,
     "exists": exists,
 }
 
@@ -136,7 +143,10 @@ def serve() -> None:
         if not request:
             return
         kind, *details = eval(request)
-        answer = REQUESTS[kind](*details)
+        try:
+            answer = REQUESTS[kind](*details)
+        except OSError as error:
+            answer = failure(error)
 
 
 if __name__ == "__main__":

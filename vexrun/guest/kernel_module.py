@@ -42,10 +42,7 @@ class KernelModule:
         declared = self.context.subject.module
         for needed in declared.needs:
             self.guest.check(f"modprobe {shlex.quote(needed)}")
-        parameters = " ".join(
-            shlex.quote(f"{key}={_parameter(value)}") for key, value in declared.params.items()
-        )
-        command = f"insmod {shlex.quote(built.path)} {parameters}".strip()
+        command = shlex.join(["insmod", built.path, *self.parameters().split()])
         status, out, err = self.guest.run(command)
         if status != 0:
             log = self.guest.run("dmesg | tail -n 40")[1]
@@ -56,6 +53,11 @@ class KernelModule:
             )
         assert self.is_loaded(), f"insmod said it worked, but /sys/module/{self.name} is not there"
         self.prove_identity()
+
+    def parameters(self) -> str:
+        """The declared parameters as insmod and finit_module(2) take them."""
+        declared = self.context.subject.module.params
+        return " ".join(f"{key}={_parameter(value)}" for key, value in declared.items())
 
     def ensure_loaded(self) -> None:
         """Load it unless it is loaded; in both cases prove that it is the built file."""

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
+
+try:
+    from vexrun.guest import disks_in_guest
+except ImportError:  # in the guest they lie side by side
+    import disks_in_guest  # type: ignore[import-not-found,no-redef]
 
 #: include/uapi/linux/mount.h; every other option goes to the filesystem.
 _FLAGS = {
@@ -23,8 +27,6 @@ _FLAGS = {
     "strictatime": 1 << 24,
     "lazytime": 1 << 25,
 }
-_BLKFLSBUF = 0x1261
-
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -38,21 +40,38 @@ def remount_cold(
     umount(path)
     os.sync()
     if is_block:
-        flush_buffers(device)
+        disks_in_guest.flush(device)
     if fsck is not None:
         _check(fsck)
-    mount(os.path.realpath(device) if is_block else device, path, kind, options)
+    mount(device, path, kind, options)
 
 
 def umount(path: str) -> None:
-    if _libc.umount2(path.encode(), 0) != 0:
-        raise AssertionError(f"umount of {path} fails with {_errno()}")
-    with open("/proc/self/mounts") as mounts:  # noqa: PTH123 - not imported here
+    said = try_umount(path)
+    assert not said, f"umount of {path} fails with {said}"
+    with open("/proc/self/mounts") as mounts:  # noqa: PTH123 - pathlib costs too much here
         left = [line for line in mounts if line.split()[1] == path]
     assert not left, f"umount said it worked, but {path} is mounted: {left[-1].strip()}"
 
 
+def try_umount(path: str) -> str:
+    """umount(2): '' or the name of the errno."""
+    return "" if _libc.umount2(path.encode(), 0) == 0 else _errno()
+
+
 def mount(device: str, path: str, kind: str, options: str) -> None:
+    said = try_mount(device, path, kind, options)
+    assert not said, (
+        f"mounting again after a clean umount fails with {said} (type {kind}, options '{options}')"
+    )
+
+
+def try_mount(device: str, path: str, kind: str, options: str) -> str:
+    """mount(2): '' or the name of the errno. `path` is made if it is not there."""
+    if not os.path.isdir(path):  # noqa: PTH112
+        os.makedirs(path)  # noqa: PTH103
+    if device.startswith("/"):
+        device = os.path.realpath(device)
     flags, data = 0, []
     for option in filter(None, options.split(",")):
         if option in _FLAGS:
@@ -60,20 +79,8 @@ def mount(device: str, path: str, kind: str, options: str) -> None:
         else:
             data.append(option)
     names = [text.encode() for text in (device, path, kind)]
-    if _libc.mount(*names, ctypes.c_ulong(flags), ",".join(data).encode()) != 0:
-        raise AssertionError(
-            f"mounting again after a clean umount fails with {_errno()} "
-            f"(type {kind}, options '{options}')"
-        )
-
-
-def flush_buffers(device: str) -> None:
-    """Write back and forget the block device's cached pages (blockdev --flushbufs)."""
-    fd = os.open(device, os.O_RDONLY)
-    try:
-        fcntl.ioctl(fd, _BLKFLSBUF, 0)
-    finally:
-        os.close(fd)
+    status = _libc.mount(*names, ctypes.c_ulong(flags), ",".join(data).encode())
+    return "" if status == 0 else _errno()
 
 
 def _check(fsck: str) -> None:

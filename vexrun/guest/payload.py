@@ -49,21 +49,22 @@ class GuestAgent:
         self._shipped: set[Path] = set()
 
     def ship(self, source: Path) -> None:
-        """Send a module and every loaded `*_in_guest` module it may import, each once."""
+        """Store a module and every loaded `*_in_guest` module it may import, each once."""
         loaded = {
             Path(module.__file__)
             for name, module in sys.modules.copy().items()
             if name.endswith(_SUFFIX) and module.__file__ is not None
         }
         for path in sorted((loaded | {source}) - self._shipped):
-            self.shell.send_files([Path(path.name)], path.parent, _DIRECTORY)
+            destination = f"{_DIRECTORY}/{path.name}"
+            self.ask("write", destination, path.read_bytes(), timeout_s=_START_TIMEOUT_S)
             self._shipped.add(path)
 
     def ask(self, *request: Any, timeout_s: float) -> tuple[Any, ...]:
         """Send one request and wait for its answer.
 
         Raises GuestTimeoutError after `timeout_s`, TargetLostError when the connection is gone,
-        GuestCodeError when the process that did the work died without an answer.
+        GuestCodeError when the work failed there, or died without an answer.
         """
         if self._process is None or self._process.poll() is not None:
             self._start()
@@ -76,6 +77,9 @@ class GuestAgent:
         answer = self._read_answer(timeout_s, request)
         if answer[0] == "died":
             raise GuestCodeError(f"the process in the guest ended with wait status {answer[1]}")
+        if answer[0] == "error":
+            _, kind, message, traceback = answer
+            raise GuestCodeError(f"{message}\n\nin the guest:\n{traceback}", kind)
         return answer
 
     def _start(self) -> None:
@@ -159,7 +163,4 @@ class GuestPython:
             user,
             timeout_s=self.timeout_s,
         )
-        if answer[0] == "error":
-            _, kind, message, traceback = answer
-            raise GuestCodeError(f"{message}\n\nin the guest:\n{traceback}", kind)
         return answer[1]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from vexrun.guest import disks_in_guest
+
 if TYPE_CHECKING:
     from vexrun.guest.fixtures import Guest
 
@@ -36,40 +38,27 @@ class Scratch:
 
     def size(self, disk: str) -> int:
         """Bytes."""
-        return int(self.guest.check(f"blockdev --getsize64 {disk}"))
+        size: int = self.guest.call(disks_in_guest.size, disk)
+        return size
 
     def fill_random(self, disk: str) -> None:
         """Overwrite the whole disk with random bytes, so nothing can rely on zeroed media."""
-        self._writable(disk)
-        noise = self._disks["vexrun-noise"]
-        # The noise disk may be smaller than this one: repeat it.
-        self.guest.check(
-            f"size=$(blockdev --getsize64 {disk}); while cat {noise}; do :; done 2>/dev/null | "
-            f"dd of={disk} bs=4M conv=fsync,notrunc iflag=fullblock,count_bytes count=$size "
-            "status=none"
-        )
+        self.guest.call(disks_in_guest.fill, self._ours(disk), True)
 
     def fill_zero(self, disk: str) -> None:
         """Overwrite the whole disk with zeros."""
-        self._writable(disk)
-        self.guest.check(f"blkdiscard --zeroout {disk} && blockdev --flushbufs {disk}")
+        self.guest.call(disks_in_guest.fill, self._ours(disk), False)
 
     def overwrite(self, disk: str, offset: int, length: int, *, random: bool = False) -> None:
         """Overwrite `length` bytes at `offset` (both in bytes) with zeros or random bytes."""
-        self._writable(disk)
-        source = self._disks["vexrun-noise"] if random else "/dev/zero"
-        self.guest.check(
-            f"dd if={source} of={disk} bs=64K count={length} seek={offset} "
-            "iflag=count_bytes,fullblock oflag=seek_bytes conv=fsync,notrunc status=none"
-        )
+        self.guest.call(disks_in_guest.overwrite, self._ours(disk), offset, length, random)
 
     def digest(self, disk: str) -> str:
-        """sha256 of the disk's bytes as they are on the medium."""
-        return self.guest.check(
-            f"blockdev --flushbufs {disk} && sha256sum {disk} | cut -d ' ' -f 1"
-        ).strip()
+        """A checksum of the disk's bytes as they are on the medium."""
+        digest: str = self.guest.call(disks_in_guest.digest, disk)
+        return digest
 
-    def _writable(self, disk: str) -> None:
+    @staticmethod
+    def _ours(disk: str) -> str:
         assert disk.startswith(_OURS), f"'{disk}' is not a scratch disk of ours"
-        status, out, _ = self.guest.run(f"findmnt -rn -S $(readlink -f {disk}) -o TARGET")
-        assert status != 0, f"'{disk}' is mounted on {out.strip()}; it must not be overwritten"
+        return disk

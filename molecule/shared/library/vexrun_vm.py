@@ -21,8 +21,10 @@ try:
     from vexrun.image.suites import find_suite
     from vexrun.interrupt import interruptible
     from vexrun.kbuild import BuildSpec
+    from vexrun.kernel_log import KernelLogParser
     from vexrun.layout import state_dir
     from vexrun.progress import PlainDisplay
+    from vexrun.results.model import KernelEvent
     from vexrun.settings import load_settings
     from vexrun.sources import source_of
     from vexrun.subject import Backing, Subject, check_against_tree, load_subject
@@ -121,6 +123,11 @@ kept:
   description: The directory that survives.
   type: str
   returned: always
+kernel_events:
+  description: With V(collected), the titles of what the kernel complained about on the console.
+  type: list
+  elements: str
+  returned: success
 missing:
   description: With V(collected), what could not be kept, and why.
   type: list
@@ -132,6 +139,7 @@ missing:
 SCRATCH_SERIAL = "vexrun-scratch0"
 #: A guest that has crashed may not answer at all; cleanup has to go on.
 COLLECT_TIMEOUT_S = 90.0
+PANICKED_TIMEOUT_S = 5.0
 
 
 class Scenario:
@@ -338,6 +346,7 @@ def _describe(scenario: Scenario, machine: dict[str, Any], *, changed: bool) -> 
 def collected(scenario: Scenario) -> dict[str, Any]:
     """Copy what is worth keeping out of the guests; a silent guest is noted, not an error."""
     missing: list[str] = []
+    kernel_said: list[str] = []
     machines = scenario.load()
     for machine in machines:
         kept = scenario.kept / machine["instance"]
@@ -345,9 +354,13 @@ def collected(scenario: Scenario) -> dict[str, Any]:
         if not is_up(machine) or "ssh_config" not in machine:
             missing.append(f"{machine['instance']}: the machine is not running")
             continue
+        events = kernel_events(Path(machine["console_log"]), machine["variables"])
+        kernel_said += [event.title for event in events]
+        panicked = any(event.event_class == "panic" for event in events)
+        timeout_s = PANICKED_TIMEOUT_S if panicked else COLLECT_TIMEOUT_S
         shell = GuestShell(Path(machine["ssh_config"]))
         try:
-            log = shell.run("dmesg -r", timeout_s=COLLECT_TIMEOUT_S, check=True)
+            log = shell.run("dmesg -r", timeout_s=timeout_s, check=True)
             (kept / "dmesg.log").write_text(log.stdout)
             ko = Path(machine["ko"])
             if not shell.fetch_tree(str(ko.parent), ko.name, kept):
@@ -359,14 +372,24 @@ def collected(scenario: Scenario) -> dict[str, Any]:
             if (scenario.directory / name).is_file():
                 shutil.copyfile(scenario.directory / name, scenario.kept / name)
     said = f"Console, kernel log and module are in '{scenario.kept}'."
+    if kernel_said:
+        said += f" The kernel reported: {'; '.join(kernel_said)}."
     if missing:
         said += f" Missing: {'; '.join(missing)}."
     return {
         "changed": bool(machines),
         "missing": missing,
+        "kernel_events": kernel_said,
         "kept": str(scenario.kept),
         "msg": said if machines else "There is no machine to collect from.",
     }
+
+
+def kernel_events(console_log: Path, variables: dict[str, Any]) -> list[KernelEvent]:
+    """What the kernel complained about on the console, its boot included."""
+    parser = KernelLogParser([variables["module_load_name"]])
+    data = console_log.read_bytes() if console_log.is_file() else b""
+    return [*parser.feed(data), *parser.finish()]
 
 
 # -- absent -------------------------------------------------------------------------------------

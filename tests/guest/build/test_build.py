@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import pytest
-
 from vexrun.guest.context import BuiltModule, RunContext
 from vexrun.guest.fixtures import run_context
 from vexrun.results.model import VariantBuild

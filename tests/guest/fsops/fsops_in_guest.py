@@ -21,6 +21,7 @@ from tree_in_guest import (
     pattern,
     remove,
     sync_twice,
+    verify,
 )
 
 KIB, MIB = 1024, 1024 * 1024
@@ -647,7 +648,7 @@ def crowded(root, directory, wanted):
     prefix = f"{directory}/" if directory else ""
     for number in range(how_many(root, wanted)):
         tree.create(f"{prefix}f{number:04d}", number % 3 * 300)
-    return tree.settle()
+    return tree.settle(content=False)
 
 
 def how_many(root, wanted):
@@ -659,12 +660,13 @@ def how_many(root, wanted):
 
 
 def thinned(root, note, directory):
-    """From a cold cache: remove every second file of a crowded directory."""
+    """From a cold cache: all are there; remove every second file of a crowded directory."""
     tree = known(root, note)
+    verify(root, note)
     prefix = f"{directory}/" if directory else ""
     for name in sorted(name for name in tree.names if name.startswith(f"{prefix}f"))[::2]:
         tree.unlink(name)
-    return tree.settle()
+    return tree.settle(content=False)
 
 
 def refilled(root, note, directory):
@@ -678,7 +680,7 @@ def refilled(root, note, directory):
     for number in range(5):
         tree.create(f"{prefix}{number}", 10)
         tree.create(f"{prefix}longer-{number:04d}", 10)
-    return tree.settle()
+    return tree.settle(content=False)
 
 
 def known(root, note):
@@ -697,9 +699,12 @@ def emptied_while_read(root, wanted):
     """Remove entries while reading the directory: every name is listed exactly once."""
     tree = Tree(root)
     count = how_many(root, wanted)
-    names = [f"e{number:04d}" for number in range(count)]
+    # 14 bytes make entries of 40: 900 of them do not fit one buffer of 32 KiB.
+    names = [f"entry-{number:08d}" for number in range(count)]
     for name in names:
-        tree.create(name)
+        with offers("create", "creating a file"):
+            os.mknod(tree.path(name), stat.S_IFREG | 0o644)
+        tree.know(name, Content())
     listed = []
     with os.scandir(root) as entries:
         for entry in entries:
@@ -924,9 +929,9 @@ def space(path):
 
 def fill_some(root, size, count):
     """`count` files of `size` bytes; returns free space before and after."""
-    before = free_space(root)
     if not os.path.isdir(root):
         os.mkdir(root)
+    before = free_space(root)
     for number in range(count):
         fd = os.open(f"{root}/q{number}", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         os.write(fd, pattern(f"q{number}", 0, size))

@@ -59,7 +59,7 @@ def test_append_through_two_descriptors(survives: Scenario) -> None:
     ],
 )
 def test_truncate_down_and_up_reads_zeros(survives: Scenario, sizes: list[int]) -> None:
-    survives(guest_code.shrunk_and_grown, sizes)
+    survives(guest_code.shrunk_and_grown, sizes, fsck=True)
 
 
 @pytest.mark.needs_operations("truncate")
@@ -69,7 +69,7 @@ def test_write_beyond_a_truncated_end_leaves_zeros_between(survives: Scenario) -
 
 @pytest.mark.needs_operations("truncate")
 def test_truncate_to_nothing_and_rewrite(survives: Scenario) -> None:
-    survives(guest_code.rewritten_shorter)
+    survives(guest_code.rewritten_shorter, fsck=True)
 
 
 @pytest.mark.needs_operations("truncate")
@@ -86,7 +86,7 @@ def test_growing_by_truncate_never_shows_old_media(survives: Scenario) -> None:
 )
 @pytest.mark.needs_operations("sparse")
 def test_holes_read_as_zeros(survives: Scenario, offsets: list[int]) -> None:
-    survives(guest_code.holes, offsets)
+    survives(guest_code.holes, offsets, fsck=True)
 
 
 @pytest.mark.needs_operations("sparse", "largefile")
@@ -99,7 +99,7 @@ def test_write_at_a_far_offset(survives: Scenario, offset: int) -> None:
 
 @pytest.mark.needs_operations("largefile")
 def test_large_file(survives: Scenario) -> None:
-    survives(guest_code.large_file, 6 * MIB)
+    survives(guest_code.large_file, 6 * MIB, fsck=True)
 
 
 def test_cold_reads_backwards_and_at_odd_offsets(survives: Scenario) -> None:

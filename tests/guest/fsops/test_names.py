@@ -17,7 +17,7 @@ def test_rename(survives: Scenario) -> None:
 
 @pytest.mark.needs_operations("rename")
 def test_rename_replaces_files(survives: Scenario) -> None:
-    survives(guest_code.renamed_over_files)
+    survives(guest_code.renamed_over_files, fsck=True)
 
 
 @pytest.mark.needs_operations("rename", "mkdir")
@@ -27,7 +27,7 @@ def test_rename_across_directories(survives: Scenario) -> None:
 
 @pytest.mark.needs_operations("rename", "mkdir")
 def test_rename_of_directories(survives: Scenario) -> None:
-    survives(guest_code.renamed_directories)
+    survives(guest_code.renamed_directories, fsck=True)
 
 
 @pytest.mark.needs_operations("mkdir")
@@ -45,7 +45,7 @@ def test_unlink(survives: Scenario) -> None:
 
 @pytest.mark.needs_operations("unlink")
 def test_unlink_while_open_keeps_the_data(survives: Scenario) -> None:
-    survives(guest_code.unlinked_while_open)
+    survives(guest_code.unlinked_while_open, fsck=True)
 
 
 @pytest.mark.needs_operations("hardlink", "unlink")
@@ -55,7 +55,7 @@ def test_hard_links(survives: Scenario) -> None:
 
 @pytest.mark.needs_operations("hardlink", "unlink", "mkdir")
 def test_hard_links_across_directories(survives: Scenario) -> None:
-    survives(guest_code.hard_linked, True)
+    survives(guest_code.hard_linked, True, fsck=True)
 
 
 @pytest.mark.needs_operations("hardlink", "unlink")

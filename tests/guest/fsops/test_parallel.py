@@ -21,11 +21,11 @@ KIB = 1024
     ],
 )
 def test_parallel_creates(survives: Scenario, own_directories: bool) -> None:
-    survives(guest_code.created_in_parallel, WORKERS, 40, own_directories)
+    survives(guest_code.created_in_parallel, WORKERS, 25, own_directories, fsck=True)
 
 
 def test_parallel_writes_to_files_of_their_own(survives: Scenario) -> None:
-    survives(guest_code.written_in_parallel, WORKERS, 400 * KIB)
+    survives(guest_code.written_in_parallel, WORKERS, 300 * KIB)
 
 
 def test_parallel_writes_to_one_file(survives: Scenario) -> None:
@@ -34,4 +34,4 @@ def test_parallel_writes_to_one_file(survives: Scenario) -> None:
 
 @pytest.mark.needs_operations("rename", "unlink")
 def test_parallel_create_rename_unlink(survives: Scenario) -> None:
-    survives(guest_code.churned_in_parallel, WORKERS, 40)
+    survives(guest_code.churned_in_parallel, WORKERS, 25, fsck=True)

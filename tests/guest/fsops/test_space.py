@@ -35,7 +35,7 @@ def _assert_same(before: dict[str, int], after: dict[str, int], when: str) -> No
 
 def _settle(mounted: Filesystem, subject: Subject) -> None:
     if "persistence" not in subject.filesystem.lacked_operations:
-        mounted.remount_cold()
+        mounted.remount_cold(fsck=True)
 
 
 def test_free_space_shrinks_by_a_write_and_returns(

@@ -11,10 +11,10 @@ from scenario import Scenario
 @pytest.mark.needs_operations("write", "create")
 def test_tree_survives_changes_and_remounts(survives: Scenario) -> None:
     note = survives.run(guest_code.whole_tree, survives.lacks)
-    survives.cool()
+    survives.cool(fsck=True)
     survives.verify(note)
     note = survives.run(guest_code.changed_tree, note, survives.lacks)
-    survives.cool()
+    survives.cool(fsck=True)
     survives.verify(note)
-    survives.cool()
+    survives.cool(fsck=True)
     survives.verify(note, cleanup="unlink" not in survives.lacks)

@@ -90,3 +90,55 @@ def one_file(mount):
     tree.create("here", 20_000)
     tree.create("empty")
     return tree.settle()
+
+
+def parameters(directory):
+    """Every parameter that is shown: name -> text."""
+    if not os.path.isdir(directory):
+        return {}
+    found = {}
+    for name in os.listdir(directory):
+        if os.stat(f"{directory}/{name}").st_mode & 0o444:
+            with open(f"{directory}/{name}") as file:
+                found[name] = file.read().strip()
+    return found
+
+
+def references_after(name, seconds):
+    """The module's reference count, once it is 0 or `seconds` have passed."""
+    until = time.monotonic() + seconds
+    while True:
+        with open(f"/sys/module/{name}/refcnt") as file:
+            count = int(file.read())
+        if count == 0 or time.monotonic() > until:
+            return count
+        time.sleep(0.05)
+
+
+_FINIT_MODULE = {"x86_64": 313, "aarch64": 273}
+_DELETE_MODULE = {"x86_64": 176, "aarch64": 106}
+
+
+def load_cycles(path, parameters, name, kind, count):
+    """finit_module(2) and delete_module(2) by turns; the type must come and go with them."""
+    import ctypes
+
+    libc, machine = ctypes.CDLL(None, use_errno=True), os.uname().machine
+    for cycle in range(1, count + 1):
+        fd = os.open(path, os.O_RDONLY)
+        status = libc.syscall(_FINIT_MODULE[machine], fd, parameters.encode(), 0)
+        os.close(fd)
+        assert status == 0, f"loading it for the {cycle}. time fails: {_error(ctypes)}"
+        assert kind in _types(), f"after load number {cycle} '{kind}' is not registered"
+        status = libc.syscall(_DELETE_MODULE[machine], name.encode(), os.O_NONBLOCK)
+        assert status == 0, f"unloading it for the {cycle}. time fails: {_error(ctypes)}"
+        assert kind not in _types(), f"after unload number {cycle} '{kind}' is still registered"
+        assert not os.path.isdir(f"/sys/module/{name}"), f"/sys/module/{name} stayed"
+
+
+def _types():
+    return [line.split()[-1] for line in _lines("/proc/filesystems") if line]
+
+
+def _error(ctypes):
+    return os.strerror(ctypes.get_errno())

@@ -6,8 +6,6 @@ import shlex
 
 import module_in_guest as guest_code
 import pytest
-from tree_in_guest import verify
-
 from vexrun.guest.context import RunContext
 from vexrun.guest.filesystem import Filesystem
 from vexrun.guest.fixtures import Guest
@@ -15,6 +13,8 @@ from vexrun.guest.kernel_module import KernelModule
 from vexrun.guest.payload import GuestPython
 from vexrun.guest.scratch import Scratch
 from vexrun.subject import Subject
+
+from tree_in_guest import verify
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def unloaded(filesystem: Filesystem, module: KernelModule) -> KernelModule:
 
 def registered(guest: Guest, kind: str) -> list[str]:
     """The lines of /proc/filesystems that name this type."""
-    lines = guest.check("cat /proc/filesystems").splitlines()
+    lines = (guest.read("/proc/filesystems") or "").splitlines()
     return [line for line in lines if line.split()[-1:] == [kind]]
 
 
@@ -34,17 +34,16 @@ def test_load_and_identity(unloaded: KernelModule, guest: Guest, context: RunCon
     """What is loaded is the built file, an out-of-tree module, and alive."""
     unloaded.load()
     directory = f"/sys/module/{unloaded.name}"
-    assert guest.check(f"cat {directory}/initstate").strip() == "live"
-    taint = guest.check(f"cat {directory}/taint").strip()
+    assert guest.read(f"{directory}/initstate") == "live\n"
+    taint = (guest.read(f"{directory}/taint") or "").strip()
     assert "O" in taint, (
         f"the loaded module has the taint flags '{taint}' without 'O' (out of tree): it looks "
         "like the kernel's own copy"
     )
     assert context.module is not None
-    name = guest.check(f"modinfo -F name {shlex.quote(context.module.path)}").strip()
-    assert name == unloaded.name, (
-        f"the module file calls itself '{name}', the subject file says module.name = "
-        f"'{unloaded.name}'"
+    assert context.module.name == unloaded.name, (
+        f"the module file calls itself '{context.module.name}', the subject file says "
+        f"module.name = '{unloaded.name}'"
     )
 
 
@@ -68,15 +67,10 @@ def test_filesystem_type_comes_and_goes(
     assert not registered(guest, kind), f"'{kind}' is in /proc/filesystems after rmmod"
 
 
-def test_parameters(filesystem: Filesystem, module: KernelModule, guest: Guest) -> None:
+def test_parameters(filesystem: Filesystem, module: KernelModule, in_guest: GuestPython) -> None:
     """Declared parameters have their value; all that are shown can be read."""
     directory = f"/sys/module/{module.name}/parameters"
-    listing = guest.check(
-        f"cd {directory} 2>/dev/null || exit 0; for f in *; do "
-        # Some are write-only.
-        '[ -n "$(find "$f" -perm /444)" ] && { printf "%s=" "$f"; cat "$f"; }; done; true'
-    )
-    shown = dict(line.split("=", 1) for line in listing.splitlines() if "=" in line)
+    shown = in_guest(guest_code.parameters, directory)
     for key, value in filesystem.context.subject.module.params.items():
         if key not in shown:
             continue  # declared with permission 0: not visible, and insmod accepted it
@@ -98,7 +92,7 @@ def test_second_load_is_refused(filesystem: Filesystem, module: KernelModule, gu
 
 
 def test_references_follow_mounts(
-    filesystem: Filesystem, module: KernelModule, scratch: Scratch, guest: Guest
+    filesystem: Filesystem, module: KernelModule, scratch: Scratch, in_guest: GuestPython
 ) -> None:
     assert module.references() == 0, "nothing is mounted, but the module is in use"
     filesystem.mkfs(scratch.main)
@@ -108,12 +102,7 @@ def test_references_follow_mounts(
         "file_system_type.owner set to THIS_MODULE?"
     )
     filesystem.umount()
-    count = int(
-        guest.check(
-            f"for try in 1 2 3 4 5 6 7 8 9 10; do read n </sys/module/{module.name}/refcnt; "
-            "[ $n = 0 ] && break; sleep 0.2; done; echo $n"
-        )
-    )
+    count = in_guest(guest_code.references_after, module.name, 2.0)
     assert count == 0, f"2 s after umount the module's reference count is {count}"
 
 
@@ -159,18 +148,13 @@ def test_nothing_is_left_behind(
         if not {"write", "create"} & subject.filesystem.lacked_operations:
             in_guest(guest_code.one_file, filesystem.path)
         filesystem.umount()
-    others = _other_modules(guest, unloaded.name)
     unloaded.unload()
     left = in_guest(guest_code.left_behind, before, 2.0)
-    if others - set(before["/sys/module"]):
+    if "/sys/module" in left:
         # The kernel loaded helpers on demand (character sets, checksums): theirs stay.
         left = {area: names for area, names in left.items() if _is_ours(area, names, unloaded)}
     shown = "; ".join(f"{area}: {', '.join(names)}" for area, names in left.items())
     assert not left, f"after rmmod there is left behind: {shown}"
-
-
-def _other_modules(guest: Guest, own: str) -> set[str]:
-    return set(guest.check("ls /sys/module").split()) - {own}
 
 
 def _is_ours(area: str, names: list[str], module: KernelModule) -> bool:
@@ -178,18 +162,20 @@ def _is_ours(area: str, names: list[str], module: KernelModule) -> bool:
     return any(word in name for name in names for word in (module.name, kind))
 
 
-def test_load_and_unload_five_times(
-    unloaded: KernelModule, guest: Guest, filesystem: Filesystem
+def test_load_and_unload_ten_times(
+    unloaded: KernelModule, filesystem: Filesystem, in_guest: GuestPython
 ) -> None:
-    unloaded.load()  # with its parameters and its proof
+    unloaded.load()  # with its proof
     unloaded.unload()
     assert unloaded.context.module is not None
-    path, kind = shlex.quote(unloaded.context.module.path), filesystem.type
-    for _ in range(4):
-        guest.check(
-            f"insmod {path} && grep -qw {kind} /proc/filesystems && rmmod {unloaded.name} && "
-            f"! grep -qw {kind} /proc/filesystems"
-        )
+    in_guest(
+        guest_code.load_cycles,
+        unloaded.context.module.path,
+        unloaded.parameters(),
+        unloaded.name,
+        filesystem.type,
+        10,
+    )
     unloaded.load()
 
 

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-
 from vexrun.guest.context import RunContext
 from vexrun.guest.fixtures import run_context
 from vexrun.tree import build_products
