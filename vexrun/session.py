@@ -333,7 +333,6 @@ class Session:
         """Collect what is left to collect and end the machine (unless it is to be kept)."""
         if self.target is None:
             return
-        self.target.save_logs(self.rundir.path)
         if self.config.keep:
             self.keep_machine()
         self.target.close()

@@ -60,12 +60,18 @@ def load_settings(path: Path | None = None) -> Settings:
     if path.is_file():
         try:
             raw = tomllib.loads(path.read_text())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise ConfigError(
+                f"The settings file '{path}' cannot be read: {error.strerror}."
+            ) from error
+        except ValueError as error:  # also a number of too many digits, or not UTF-8
             raise ConfigError(f"The settings file '{path}' is not valid TOML: {error}.") from error
     for variable, (section, key) in _ENVIRONMENT.items():
         value = os.environ.get(variable)
         if value:
-            raw.setdefault(section, {})[key] = value.split() if key == "extra_packages" else value
+            values = raw.setdefault(section, {})
+            if isinstance(values, dict):  # otherwise the file is wrong, as is said below
+                values[key] = value.split() if key == "extra_packages" else value
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:

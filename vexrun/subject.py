@@ -11,6 +11,7 @@ from typing import Annotated, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -66,7 +67,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+\Z")
 _MODULE = re.compile(r"[A-Za-z0-9_-]+\Z")
 _MAKE_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_PLACEHOLDER = re.compile(r"(?<!\$)\{([a-z_]*)\}")
+_PLACEHOLDER = re.compile(r"(?<!\$)\{([a-z_]+)\}")
 
 
 def _plain_name(value: str) -> str:
@@ -96,12 +97,18 @@ def _module_name(value: str) -> str:
     return value
 
 
+def _scalar(value: object) -> object:
+    if not isinstance(value, str | int | bool):
+        raise ValueError("must be a string, a whole number, true or false")  # noqa: TRY004
+    return value
+
+
 PlainName = Annotated[str, AfterValidator(_plain_name)]
 RelativePath = Annotated[str, AfterValidator(_relative_path)]
 PackageName = Annotated[str, AfterValidator(_package_name)]
 ModuleName = Annotated[str, AfterValidator(_module_name)]
 #: Values as they stand on a make or insmod command line.
-Scalar = str | int | bool
+Scalar = Annotated[str | int | bool, BeforeValidator(_scalar)]
 
 
 class _Section(BaseModel):
@@ -178,7 +185,7 @@ class FilesystemSection(_Section):
     type: str = Field(min_length=1)
     backing: Backing = Backing.BLOCK
     options: list[str] = Field(default_factory=list)
-    size_mib: int = Field(default=64, ge=1, le=4096)
+    size_mib: int = Field(default=64, ge=1, le=4096, strict=True)
     mkfs: str | None = None
     fsck: str | None = None
     lacks: list[str] = Field(default_factory=list)
@@ -232,8 +239,16 @@ class Crate(_Section):
     bin: PlainName
 
 
+def _command_on_a_mount(value: str) -> str:
+    _known_placeholders(value, {"tools", "mount", "device"})
+    return value
+
+
+MountCommand = Annotated[str, AfterValidator(_command_on_a_mount)]
+
+
 class CliSection(_Section):
-    probe: str
+    probe: MountCommand
 
 
 class StructureSection(_Section):
@@ -241,7 +256,7 @@ class StructureSection(_Section):
 
 
 class BenchSection(_Section):
-    vectors: str | None = None
+    vectors: MountCommand | None = None
 
 
 class Subject(_Section):
@@ -345,7 +360,7 @@ def load_subject(path: Path) -> Subject:
         ) from error
     except OSError as error:
         raise ConfigError(f"The subject file '{path}' cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # also a number of too many digits, or not UTF-8
         raise ConfigError(f"The subject file '{path}' is not valid TOML: {error}.") from error
     try:
         return Subject.model_validate(raw)

@@ -252,8 +252,11 @@ class _Conversation:
             return False
         return any_bad([t for t in self.run.result.tests if t.category == category.name])
 
-    def _conclude_abandoned(self, reason: str) -> None:
-        """The running test was killed: its target broke, or it never ended."""
+    def _conclude_abandoned(self, reason: str, otherwise: Outcome = Outcome.HUNG) -> None:
+        """The running test was killed: its target broke, or it never ended.
+
+        `otherwise` is its outcome when the kernel has nothing to do with it.
+        """
         identifier = self._current or "?"
         target = self.run.target
         hang = target.explain_hang() if target is not None and target.ended() is None else ""
@@ -261,7 +264,7 @@ class _Conversation:
         if check.events:
             outcome, text = Outcome.CRASHED, f"{check.events[0].title} ({reason})"
         else:
-            outcome, text = Outcome.HUNG, reason
+            outcome, text = otherwise, reason
         result = TestResult(
             id=_plain_id(identifier),
             category=self._category(identifier).name,
@@ -310,7 +313,8 @@ class _Conversation:
         """The target cannot be used any more: the rest of the category is not run."""
         category = self._category(identifier)
         self.broken_in = category
-        reason = f"not run: the machine broke in '{cause.id}' ({cause.message.splitlines()[0]})"
+        why = (cause.message or cause.outcome.value).splitlines()[0]
+        reason = f"not run: the machine broke in '{cause.id}' ({why})"
         self._skip_rest(category, reason)
 
     def _skip_rest(self, category: Category, reason: str) -> None:
@@ -332,7 +336,8 @@ class _Conversation:
         if self.broken_in is not None:
             return
         if self._current is not None:
-            self._conclude_abandoned("the test process ended in the middle of the test")
+            reason = "the test process ended in the middle of the test"
+            self._conclude_abandoned(reason, Outcome.ERROR)
         left = [each for each in self._collected if each not in self._done]
         if left and self.broken_in is None:
             raise InfrastructureError(

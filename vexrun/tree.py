@@ -26,6 +26,8 @@ BUILD_PRODUCTS = (
 )
 _VERSION_CONTROL = (".git", ".hg", ".svn")
 _PRODUCT_DIRECTORIES = (".tmp_versions",)
+#: Looks only: without optional locks `git status` would rewrite the user's index.
+_GIT = ("git", "--no-optional-locks", "-c", "safe.directory=*", "-C")
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,11 @@ def _not_ignored(root: Path, paths: list[Path]) -> list[Path]:
     if not paths or not _in_git(root):
         return paths
     checked = run(
-        ["git", "-C", str(root), "-c", f"safe.directory={root}", "check-ignore", "--stdin"],
-        input_text="\n".join(map(str, paths)),
+        [*_GIT, str(root), "check-ignore", "--stdin", "-z"],
+        input_text="\0".join(map(str, paths)),
         check=False,
     )
-    ignored = set(checked.stdout.splitlines())
+    ignored = set(checked.stdout.split("\0"))
     return [path for path in paths if str(path) not in ignored]
 
 
@@ -143,10 +145,7 @@ def copy_clean(root: Path, destination: Path) -> None:
 def _in_git(root: Path) -> bool:
     if find_program("git") is None:
         return False
-    inside = run(
-        ["git", "-C", str(root), "-c", f"safe.directory={root}", "rev-parse", "--show-toplevel"],
-        check=False,
-    )
+    inside = run([*_GIT, str(root), "rev-parse", "--show-toplevel"], check=False)
     return inside.returncode == 0
 
 
@@ -161,7 +160,7 @@ class Commit:
 def git_state(root: Path) -> Commit:
     if not _in_git(root):
         return Commit(None, None)
-    git = ["git", "-C", str(root), "-c", "safe.directory=*"]
+    git = [*_GIT, str(root)]
     head = run([*git, "rev-parse", "HEAD"], check=False)
     status = run([*git, "status", "--porcelain", "--", "."], check=False)
     if head.returncode != 0:

@@ -24,9 +24,11 @@ def _describe(item: Any, model: type[BaseModel]) -> str:
         return f"'{key}': unknown key{meant} (known keys here: {', '.join(sorted(known))})"
     if item["type"] == "missing":
         return f"'{key}': this key is required and missing"
-    problem = item["msg"].removeprefix("Value error, ")
+    problem: str = item["msg"].removeprefix("Value error, ")
     given = item.get("input")
     shown = "" if isinstance(given, dict) else f" (found {given!r})"
+    if not key:  # a rule about several keys, which names them
+        return problem
     return f"'{key}': {problem[0].lower()}{problem[1:]}{shown}"
 
 

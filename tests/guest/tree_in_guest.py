@@ -141,6 +141,16 @@ def check_content(path, content, labels, shown=None):
         os.close(fd)
 
 
+def _kind(part, labels):
+    """As `describe`; a part of a sector without its cell is known by the tags in its body."""
+    kind = describe(part, labels)
+    if kind.startswith("unknown"):
+        places = {part.find(tag): name for tag, name in labels.items() if 0 <= part.find(tag) < 26}
+        if places:
+            return f"content of {places[min(places)]}"
+    return kind
+
+
 def _difference(path, start, got, expected, labels):
     wrong = [
         at
@@ -154,13 +164,13 @@ def _difference(path, start, got, expected, labels):
         min(len(have), len(want)),
     )
     total = (len(expected) + SECTOR - 1) // SECTOR
-    if byte:
-        # Name what the bytes are from the first wrong one on; a sector may be wrong in its tail.
-        want_kind, have_kind = describe(want, labels), describe(have[byte:], labels)
-        if have_kind.startswith("unknown"):
-            have_kind = f"bytes {have[byte : byte + 16].hex()}"
-    else:
-        want_kind, have_kind = describe(want, labels), describe(have, labels)
+    # A sector may be right at first and wrong in its tail: then say what the tails are.
+    start_of_kind = byte if byte >= _CELL else 0
+    want_kind = _kind(want[start_of_kind:], labels)
+    have_kind = _kind(have[start_of_kind:], labels)
+    if want_kind == have_kind:
+        want_kind += f" ({want[byte : byte + 16].hex()} ...)"
+        have_kind = f"{have[byte : byte + 16].hex()} ..."
     text = (
         f"{path}: wrong from byte {start + sector + byte} on: expected {want_kind}, "
         f"got {have_kind}; {len(wrong)} of {total} sectors from offset {start} differ"

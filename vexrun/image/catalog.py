@@ -82,7 +82,9 @@ def list_images() -> list[Image]:
     """Every complete image, by name."""
     if not images_dir().is_dir():
         return []
-    opened = (Image.open(path) for path in sorted(images_dir().iterdir()))
+    # '.building-…' and '.comparing-…' hold a manifest too, just before they are renamed or gone.
+    paths = [path for path in sorted(images_dir().iterdir()) if not path.name.startswith(".")]
+    opened = (Image.open(path) for path in paths)
     return [image for image in opened if image is not None]
 
 
@@ -119,6 +121,8 @@ def remove_image(image: Image) -> list[str]:
         with exclusive(lock_path(each.name)):
             # The manifest goes first: a deletion cut short must not leave an image to be used.
             each.manifest_path.unlink()
+            # An image built again under the same key must be proven again.
+            (cache_dir() / "proofs" / f"{each.manifest.key}.json").unlink(missing_ok=True)
             for snapshot in (cache_dir() / "snapshots").glob(f"{each.name}-*"):
                 namespace.remove_tree(snapshot)
             namespace.remove_tree(each.directory)

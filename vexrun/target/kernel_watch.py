@@ -14,10 +14,18 @@ from vexrun.errors import InfrastructureError, TargetLostError
 from vexrun.kernel_log import confirm, events_in_dmesg, taint_delta, taint_notes
 from vexrun.results.model import KernelEvent
 from vexrun.vm.console import ConsoleFollower
+from vexrun.vm.kmsg import KmsgFollower
 from vexrun.vm.ssh import GuestShell
 
 #: Printed by the kernel itself when SysRq-h is written: proves that kernel lines arrive.
 _KERNEL_CANARY = "sysrq: HELP"
+
+
+#: Shell builtins only: under emulation a process costs a tenth of a second.
+_STATE = (
+    "read taint </proc/sys/kernel/tainted && read boot </proc/sys/kernel/random/boot_id && "
+    'echo "$taint" && echo "$boot"'
+)
 
 
 @dataclass(frozen=True)
@@ -34,12 +42,20 @@ class KernelWatch:
     """Watches one booted kernel through its console, its log buffer and its taint mask."""
 
     def __init__(
-        self, shell: GuestShell, console: ConsoleFollower, module_names: list[str], slowdown: float
+        self,
+        shell: GuestShell,
+        console: ConsoleFollower,
+        kmsg: KmsgFollower,
+        module_names: list[str],
+        slowdown: float,
     ) -> None:
         self.shell = shell
         self.console = console
+        self.kmsg = kmsg
         self.modules = module_names
-        self.slowdown = slowdown
+        self.patience_s = 20.0 * slowdown
+        #: Everything read from the kernel's buffer so far, as `dmesg --raw` prints it.
+        self.dmesg = ""
         self._nonce = secrets.token_hex(4)
         self._count = 0
         self._taint = 0
@@ -51,22 +67,20 @@ class KernelWatch:
         Raises InfrastructureError when a channel is deaf: no verdict could be trusted then.
         """
         out = self.shell.run(
-            f"echo '{self._mark(0)}' >/dev/kmsg && echo h >/proc/sysrq-trigger && "
-            "cat /proc/sys/kernel/tainted /proc/sys/kernel/random/boot_id && "
-            f"echo '{self._mark(1)}' >/dev/kmsg && dmesg -r",
-            timeout_s=60 * max(1.0, self.slowdown),
+            f"echo h >/proc/sysrq-trigger && {_STATE} && echo '{self._mark(0)}' >/dev/kmsg",
+            timeout_s=3 * self.patience_s,
             check=True,
         ).stdout
-        taint, boot_id, log = out.split("\n", 2)
-        self._taint, self._boot_id, self._count = int(taint), boot_id, 1
-        in_buffer = self._since(log, 0)
-        if in_buffer is None or _KERNEL_CANARY not in in_buffer:
+        self._taint, self._boot_id = _parse_state(out)
+        in_buffer, came = self.kmsg.read_until(self._name(0), self.patience_s)
+        self.dmesg = in_buffer
+        if not came or _KERNEL_CANARY not in in_buffer:
             raise InfrastructureError(
                 "The kernel's log buffer cannot be trusted: the marker of this session did not "
-                "come back through dmesg.",
-                evidence=log[-800:],
+                f"come back through it ({self.kmsg.lost or 'it is mute'}).",
+                evidence=in_buffer[-800:],
             )
-        if not self.console.wait_for(self._name(1), 20 * self.slowdown):
+        if not self.console.wait_for(self._name(0), self.patience_s):
             raise InfrastructureError(
                 "The serial console cannot be trusted: the marker of this session did not come "
                 "back through it.",
@@ -77,50 +91,47 @@ class KernelWatch:
 
     def check(self, timeout_s: float) -> KernelCheck:
         """What the kernel did since the last mark; sets the next one."""
-        last, following = self._count, self._count + 1
-        self._count = following
-        command = (
-            "cat /proc/sys/kernel/tainted /proc/sys/kernel/random/boot_id; "
-            f"dmesg -r | sed -n '/{self._name(last)}$/,$p'; "
-            f"echo '{self._mark(following)}' >/dev/kmsg"
-        )
+        self._count += 1
         try:
-            done = self.shell.run(command, timeout_s=timeout_s)
+            done = self.shell.run(
+                f"{_STATE} && echo '{self._mark(self._count)}' >/dev/kmsg", timeout_s=timeout_s
+            )
         except TargetLostError:
             return KernelCheck(self.console.take_events(), answered=False)
-        taint_text, _, rest = done.stdout.partition("\n")
-        boot_id, _, log = rest.partition("\n")
-        if done.returncode != 0 or not taint_text.strip().isdigit():
+        if done.returncode != 0:
             return KernelCheck(
                 self.console.take_events(),
-                log_lost=f"the kernel log could not be read: {done.tail(3)}",
+                log_lost=f"the state of the kernel could not be read: {done.tail(3)}",
             )
+        taint, boot_id = _parse_state(done.stdout)
+        in_buffer, came = self.kmsg.read_until(self._name(self._count), self.patience_s)
+        self.dmesg += in_buffer
         lost = ""
-        if not self.console.wait_for(self._name(following), 20 * self.slowdown):
+        if not self.console.wait_for(self._name(self._count), self.patience_s):
             lost = "the serial console did not show the mark that was set"
-        in_buffer = self._since(log, last)
-        seen_on_console = self.console.take_events()
-        if in_buffer is None:
-            # The ring buffer wrapped: the console alone has everything.
-            events, unconfirmed = seen_on_console, []
+        elif not came and not self.kmsg.lost:
+            lost = "the kernel's log buffer did not show the mark that was set"
+        return self._judge(in_buffer, taint, boot_id, lost)
+
+    def _judge(self, in_buffer: str, taint: int, boot_id: str, lost: str) -> KernelCheck:
+        events = self.console.take_events()
+        notes: list[str] = []
+        if self.kmsg.lost:
+            # Nothing can be refuted any more: the console alone has everything.
+            notes.append(f"Kernel messages could be read from the console only: {self.kmsg.lost}.")
         else:
-            confirmed = confirm(seen_on_console, events_in_dmesg(in_buffer, self.modules), True)
-            events, unconfirmed = confirmed.events, confirmed.unconfirmed
-        if boot_id.strip() != self._boot_id:
+            confirmed = confirm(events, events_in_dmesg(in_buffer, self.modules), True)
+            events = confirmed.events
+            notes += [
+                "Userspace printed something like a kernel report, which the kernel did not "
+                f"say: '{event.title}'."
+                for event in confirmed.unconfirmed
+            ]
+        if boot_id != self._boot_id:
             events = [*events, silent_event("the guest rebooted")]
-        taint = int(taint_text)
-        notes = taint_notes(self._taint, taint)
         events = [*events, *taint_delta(self._taint, taint, events=events)]
+        notes += taint_notes(self._taint, taint)
         self._taint = taint
-        notes += [
-            f"Userspace printed something like a kernel report, which the kernel did not say: "
-            f"'{event.title}'."
-            for event in unconfirmed
-        ]
-        if in_buffer is None:
-            notes.append(
-                "The kernel's log buffer overflowed during a test; the console has it all."
-            )
         return KernelCheck(events, notes, log_lost=lost)
 
     def _name(self, number: int) -> str:
@@ -129,10 +140,11 @@ class KernelWatch:
     def _mark(self, number: int) -> str:
         return f"<6>{self._name(number)}"
 
-    def _since(self, log: str, number: int) -> str | None:
-        """The part of a dmesg text after mark `number`, None when the mark is not in it."""
-        _, found, after = log.partition(self._name(number))
-        return after if found else None
+
+def _parse_state(out: str) -> tuple[int, str]:
+    """Taint mask and boot id as _STATE prints them."""
+    taint, boot_id, *_ = out.split()
+    return int(taint), boot_id
 
 
 def silent_event(title: str, *excerpt: str) -> KernelEvent:

@@ -19,6 +19,7 @@ from vexrun.target.kernel_watch import KernelCheck, KernelWatch, silent_event
 from vexrun.vm.accel import Accelerator
 from vexrun.vm.console import ConsoleFollower
 from vexrun.vm.disks import ScratchPlan
+from vexrun.vm.kmsg import KmsgFollower
 from vexrun.vm.machine import Machine, MachinePlan, sweep_dead_machines
 from vexrun.vm.snapshot import Snapshot, guest_inventory
 
@@ -52,6 +53,7 @@ class VmTarget:
         self.restore_seconds: list[float] = []
         self._machine: Machine | None = None
         self._console: ConsoleFollower | None = None
+        self._kmsg: KmsgFollower | None = None
         self._watch: KernelWatch | None = None
 
     # -- life -------------------------------------------------------------------------------
@@ -100,7 +102,8 @@ class VmTarget:
         machine.resize_scratch()
         machine.connect(120 * self.slowdown)
         self._prepare(machine)
-        self._watch = KernelWatch(machine.shell, self._console, modules, self.slowdown)
+        self._kmsg = KmsgFollower(machine.shell, machine.directory)
+        self._watch = KernelWatch(machine.shell, self._console, self._kmsg, modules, self.slowdown)
         self._watch.begin()
         self.restore_seconds.append(time.monotonic() - begun)
 
@@ -121,11 +124,18 @@ class VmTarget:
         """Leave the machine running for a person, when it is alive; True when it was left."""
         if self._machine is None or self.ended() is not None:
             return False
-        self._machine.detach()
-        self._machine = None
+        machine, self._machine = self._machine, None
+        self._drop()
+        machine.detach()
         return True
 
     def _drop(self) -> None:
+        if self._watch is not None:
+            with self.plan.console_log.with_name("dmesg.log").open("a") as log:
+                log.write(self._watch.dmesg)
+        if self._kmsg is not None:
+            self._kmsg.close()
+            self._kmsg = None
         if self._console is not None:
             self._console.close()
             self._console = None
@@ -229,16 +239,6 @@ class VmTarget:
     def install(self, directory: Path, files: list[Path], destination: PurePosixPath) -> None:
         """Copy built files into the guest, at the paths the guest would have built them."""
         self.machine.shell.send_files(files, directory, str(destination))
-
-    def save_logs(self, rundir: Path) -> None:
-        """Write dmesg.log while the guest answers; a guest that does not leaves it out."""
-        if self._machine is None or self.ended() is not None:
-            return
-        try:
-            done = self.machine.shell.run("dmesg -r", timeout_s=30 * self.slowdown)
-        except InfrastructureError:
-            return
-        (rundir / "dmesg.log").write_text(done.stdout)
 
     def inventory(self) -> InventoryHost:
         """The guest as an Ansible host."""

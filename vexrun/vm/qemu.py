@@ -90,7 +90,7 @@ def qemu_argv(hardware: GuestHardware) -> list[str]:
         ("-kernel", str(h.kernel)),
         ("-initrd", str(h.initrd)),
         ("-append", " ".join(KERNEL_ARGUMENTS)),
-        ("-qmp", f"unix:{h.monitor_socket},server=on,wait=off"),
+        ("-qmp", f"unix:{_escape(h.monitor_socket)},server=on,wait=off"),
         ("-chardev", _console_chardev(h)),
         ("-serial", "chardev:console"),
         ("-device", "pvpanic-pci"),

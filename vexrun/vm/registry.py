@@ -69,16 +69,20 @@ def end_named(name: str) -> bool:
     QEMU is recognised by its own command line, never by a remembered pid alone.
     """
     pid = _qemu_of(name)
-    if pid is not None:
-        os.kill(pid, signal.SIGTERM)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if pid is None or _qemu_of(name) != pid:
+            break
+        os.kill(pid, number)
         until = time.monotonic() + 10
-        while _qemu_of(name) == pid and time.monotonic() < until:
+        # The lock goes last: an exiting process loses its command line before its files.
+        while time.monotonic() < until and (_qemu_of(name) == pid or is_locked(_lock_of(name))):
             time.sleep(0.05)
-        if _qemu_of(name) == pid:
-            os.kill(pid, signal.SIGKILL)
-            time.sleep(0.2)
     sweep_dead_machines()
     return pid is not None
+
+
+def _lock_of(name: str) -> Path:
+    return machines_dir() / name / "lock"
 
 
 def _qemu_of(name: str) -> int | None:

@@ -45,10 +45,10 @@ def write_ssh_config(address: SshAddress, directory: Path) -> Path:
   HostName 127.0.0.1
   Port {address.port}
   User {address.user}
-  IdentityFile "{address.client_key}"
+  IdentityFile "{_literal(address.client_key)}"
   IdentitiesOnly yes
   IdentityAgent none
-  UserKnownHostsFile "{known_hosts}"
+  UserKnownHostsFile "{_literal(known_hosts)}"
   GlobalKnownHostsFile /dev/null
   HostKeyAlias vexrun-guest
   StrictHostKeyChecking yes
@@ -56,7 +56,7 @@ def write_ssh_config(address: SshAddress, directory: Path) -> Path:
   PasswordAuthentication no
   KbdInteractiveAuthentication no
   GSSAPIAuthentication no
-  ControlPath "{directory}/ssh"
+  ControlPath "{_literal(directory)}/ssh"
   ControlMaster no
   ConnectTimeout 60
   ServerAliveInterval 20
@@ -65,6 +65,11 @@ def write_ssh_config(address: SshAddress, directory: Path) -> Path:
 """
     )
     return config
+
+
+def _literal(path: Path) -> str:
+    """ssh_config(5) expands percent tokens in paths."""
+    return str(path).replace("%", "%%")
 
 
 class GuestShell:

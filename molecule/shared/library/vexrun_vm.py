@@ -16,6 +16,7 @@ try:
     from rich.console import Console
 
     from vexrun.errors import InfrastructureError, InterruptedRunError, VexrunError
+    from vexrun.events import Emit, Stages
     from vexrun.image.build import ensure_base, ensure_layer
     from vexrun.image.locking import is_locked
     from vexrun.image.suites import find_suite
@@ -135,6 +136,19 @@ missing:
   returned: success
 """
 
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    "state": {"choices": ["present", "collected", "absent"], "default": "present"},
+    "directory": {"type": "path", "required": True},
+    "checkout": {"type": "path", "required": True},
+    "scenario": {"required": True},
+    "instance": {},
+    "suite": {"default": "trixie"},
+    "start": {"choices": ["snapshot", "cold"], "default": "snapshot"},
+    "accel": {"choices": ["auto", "kvm", "tcg"], "default": "auto"},
+    "subject": {"type": "path"},
+    "source": {"type": "path"},
+}
+
 #: The disk that role scratch_disk formats for the subject.
 SCRATCH_SERIAL = "vexrun-scratch0"
 #: A guest that has crashed may not answer at all; cleanup has to go on.
@@ -247,7 +261,7 @@ def present(scenario: Scenario, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _start(
-    scenario: Scenario, params: dict[str, Any], kept: Path, entry: dict[str, Any], emit: Any
+    scenario: Scenario, params: dict[str, Any], kept: Path, entry: dict[str, Any], emit: Emit
 ) -> dict[str, Any]:
     subject_file = scenario.checkout / params["subject"]
     subject = load_subject(subject_file)
@@ -281,9 +295,10 @@ def _start(
         disk=snapshot.disk if snapshot else image.disk,
         state=snapshot.state if snapshot else None,
     )
-    record = start_detached(
-        plan, announce=lambda name: _update(scenario, entry, {**entry, "name": name})
-    )
+    with Stages(emit).stage("start machine", params["start"]):
+        record = start_detached(
+            plan, announce=lambda name: _update(scenario, entry, {**entry, "name": name})
+        )
     release = image.manifest.kernel_release
     return {
         **entry,
@@ -352,7 +367,7 @@ def collected(scenario: Scenario) -> dict[str, Any]:
         kept = scenario.kept / machine["instance"]
         kept.mkdir(parents=True, exist_ok=True)
         if not is_up(machine) or "ssh_config" not in machine:
-            missing.append(f"{machine['instance']}: the machine is not running")
+            missing.append(f"{machine['instance']}: the machine is not up")
             continue
         events = kernel_events(Path(machine["console_log"]), machine["variables"])
         kernel_said += [event.title for event in events]
@@ -414,18 +429,7 @@ def absent(scenario: Scenario) -> dict[str, Any]:
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={
-            "state": {"choices": ["present", "collected", "absent"], "default": "present"},
-            "directory": {"type": "path", "required": True},
-            "checkout": {"type": "path", "required": True},
-            "scenario": {"required": True},
-            "instance": {},
-            "suite": {"default": "trixie"},
-            "start": {"choices": ["snapshot", "cold"], "default": "snapshot"},
-            "accel": {"choices": ["auto", "kvm", "tcg"], "default": "auto"},
-            "subject": {"type": "path"},
-            "source": {"type": "path"},
-        },
+        argument_spec=ARGUMENT_SPEC,
         required_if=[("state", "present", ["instance", "subject"])],
     )
     if MISSING_IMPORT is not None:

@@ -83,8 +83,9 @@ def test_symbolic_links_to_directories(survives: Scenario) -> None:
 
 def test_longest_names(survives: Scenario) -> None:
     namemax = survives.in_guest(guest_code.space, survives.mounted.path)["namemax"]
-    assert 0 < namemax <= 255, f"statfs says that names have up to {namemax} bytes"
-    survives(guest_code.longest_names, namemax)
+    assert namemax > 0, f"statfs says that names have up to {namemax} bytes"
+    # exfat counts 255 characters of up to 6 bytes; ours have one byte each.
+    survives(guest_code.longest_names, min(namemax, 255))
 
 
 def test_odd_names(survives: Scenario) -> None:

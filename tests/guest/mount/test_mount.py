@@ -79,6 +79,7 @@ def test_mount_and_umount_programs_work(
     assert filesystem.mount_record() is None, "umount said it worked, but it is mounted"
 
 
+@pytest.mark.needs_operations("statfs")
 def test_statfs_of_the_root(
     formatted: str, filesystem: Filesystem, scratch: Scratch, in_guest: GuestPython
 ) -> None:
