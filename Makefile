@@ -69,7 +69,7 @@ test-all: lint unit setup
 	molecule test
 
 bench: setup
-	python -m tests.bench
+	python -m vexrun.bench
 
 wheel: setup
 	python -m build --wheel --no-isolation

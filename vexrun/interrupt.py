@@ -20,6 +20,17 @@ def _raise(number: int, _frame: FrameType | None) -> None:
 
 
 @contextmanager
+def uninterruptible() -> Iterator[None]:
+    """Within the block the same signals are ignored: cleaning up and writing take seconds."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def interruptible() -> Iterator[None]:
     """Within the block SIGINT, SIGTERM and SIGHUP raise InterruptedRunError, once."""
     before = {number: signal.signal(number, _raise) for number in _SIGNALS}

@@ -18,7 +18,7 @@ from vexrun.guest.context import BuiltModule, BuiltTool, RunContext
 from vexrun.image.build import ensure_base, ensure_layer
 from vexrun.image.catalog import Image
 from vexrun.image.manifest import sha256_of
-from vexrun.interrupt import interruptible
+from vexrun.interrupt import interruptible, uninterruptible
 from vexrun.kbuild import (
     GUEST_BUILD_ROOT,
     MAIN_VARIANT,
@@ -50,21 +50,25 @@ def run_session(config: RunConfig, draw: Emit) -> RunResults:
     rundir = RunDir.create(config.subject.name)
     session = Session(config, rundir, draw)
     interrupted = False
-    with interruptible():
-        try:
+    try:
+        with interruptible():
             session.run()
-        except InterruptedRunError as error:
-            interrupted = True
-            session.results.notes.append(error.message)
-        except ConfigError as error:
+    except InterruptedRunError as error:
+        interrupted = True
+        session.results.notes.append(error.message)
+    except ConfigError:
+        with uninterruptible():
             session.abandon()
-            error.hint = error.hint or f"Nothing was run; see '{rundir.path}'."
-            raise
-        except VexrunError as error:
-            session.record_error(error)
-        finally:
+        raise
+    except VexrunError as error:
+        session.record_error(error)
+    except BaseException:
+        with uninterruptible():
             session.close()
-    session.finish(interrupted=interrupted)
+        raise
+    with uninterruptible():
+        session.close()
+        session.finish(interrupted=interrupted)
     return session.results
 
 

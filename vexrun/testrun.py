@@ -280,7 +280,7 @@ class _Conversation:
     def _check_kernel(self, identifier: str) -> KernelCheck:
         if self.run.target is None:
             return KernelCheck()
-        timeout = 30.0 * self.run.target.slowdown
+        timeout = 8.0 * self.run.target.slowdown
         try:
             check = self.run.target.check_kernel(timeout)
         except TargetLostError as error:

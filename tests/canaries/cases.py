@@ -38,6 +38,7 @@ CANARIES = (
         smoke=True,
     ),
     Canary("MISSING_SYMBOL", "fail", 1, outcome="failed", only="build,module", says="undefined"),
+    Canary("WRONG_VERMAGIC", "fail", 1, outcome="failed", says="version magic"),
     Canary("INIT_FAILS", "fail", 1, outcome="failed", says="nput/output error"),
     Canary("MOUNT_REFUSED", "fail", 1, outcome="failed", blamed="module/", says="mount failed"),
     Canary(
@@ -49,14 +50,10 @@ CANARIES = (
         title="planted panic",
         smoke=True,
     ),
-    Canary(
-        "OOPS_AT_MOUNT", "fail", 1, outcome="crashed", event_class="oops", title="canaryfs"
-    ),
+    Canary("OOPS_AT_MOUNT", "fail", 1, outcome="crashed", event_class="oops", title="canaryfs"),
     Canary("OOPS_AT_LOAD", "fail", 1, outcome="crashed", event_class="oops", title="canaryfs"),
     Canary("BUG_AT_MOUNT", "fail", 1, outcome="crashed", event_class="oops", title="canaryfs"),
-    Canary(
-        "WARN_AT_MOUNT", "fail", 1, outcome="crashed", event_class="warning", title="canaryfs"
-    ),
+    Canary("WARN_AT_MOUNT", "fail", 1, outcome="crashed", event_class="warning", title="canaryfs"),
     Canary(
         "WARN_AT_CREATE",
         "fail",
@@ -75,12 +72,8 @@ CANARIES = (
         event_class="oops",
         title="canaryfs",
     ),
-    Canary(
-        "HANG_AT_MOUNT", "fail", 1, only="mount", outcome="hung|crashed", says="canaryfs"
-    ),
-    Canary(
-        "REBOOT_AT_MOUNT", "fail", 1, outcome="crashed", event_class="silent", title="reset"
-    ),
+    Canary("HANG_AT_MOUNT", "fail", 1, only="mount", outcome="hung|crashed", says="canaryfs"),
+    Canary("REBOOT_AT_MOUNT", "fail", 1, outcome="crashed", event_class="silent", title="reset"),
     Canary(
         "POWER_OFF_AT_MOUNT",
         "fail",

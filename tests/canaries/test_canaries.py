@@ -47,7 +47,9 @@ def plant(canary: Canary, directory: Path) -> Path:
     shutil.copytree(HERE / "canaryfs", source)
     file = source / "vexrun.toml"
     file.write_text(
-        file.read_text().replace("[module]\n", f'[module]\nmake_vars = {{ CANARY = "{canary.bug}" }}\n')
+        file.read_text().replace(
+            "[module]\n", f'[module]\nmake_vars = {{ CANARY = "{canary.bug}" }}\n'
+        )
     )
     return source
 

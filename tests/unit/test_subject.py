@@ -282,7 +282,11 @@ FILESYSTEM = 'type = "d"\nmkfs = "true"\n'
         ({"filesystem": FILESYSTEM + "size_mib = true"}, "filesystem.size_mib", "(found True)"),
         ({"filesystem": FILESYSTEM + 'lacks = "symlink"'}, "filesystem.lacks", "valid list"),
         ({"structure": 'required = ["/etc/x"]'}, "structure.required.0", "relative"),
-        ({"subject": 'name = "d"', "filesystem": "1 = 1\n" + FILESYSTEM}, "filesystem.1", "unknown"),
+        (
+            {"subject": 'name = "d"', "filesystem": "1 = 1\n" + FILESYSTEM},
+            "filesystem.1",
+            "unknown",
+        ),
     ],
 )
 def test_a_wrong_value_is_named_with_its_key(
@@ -433,15 +437,26 @@ def test_a_source_that_is_a_file_is_refused(make_subject: MakeSubject, source_tr
 
 KEYS = [
     *("subject", "name", "packages", "source", "apt", "subdir", "module", "dir", "make_vars", "ko"),
-    *("needs", "params", "variants", "filesystem", "type", "backing", "options", "size_mib", "mkfs"),
+    *(
+        "needs",
+        "params",
+        "variants",
+        "filesystem",
+        "type",
+        "backing",
+        "options",
+        "size_mib",
+        "mkfs",
+    ),
     *("fsck", "lacks", "tools", "build", "crates", "bin", "cli", "probe", "structure", "required"),
     *("bench", "vectors", "0", "x"),
 ]
 WORDS = st.sampled_from(["block", "demo.ko", "{tools}/x {device}", "{out}", "..", "/", "", "true"])
 values = st.recursive(
     st.booleans() | st.integers() | st.floats() | WORDS | st.text(),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 

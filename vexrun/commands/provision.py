@@ -16,7 +16,7 @@ from vexrun.output import say, stdout
 from vexrun.playbook import InventoryHost, run_playbook
 from vexrun.progress import display_for
 from vexrun.vm.accel import AccelChoice
-from vexrun.vm.registry import known_machines
+from vexrun.vm.registry import find_machine, known_machines
 from vexrun.vm.ssh import HOST_ALIAS
 
 app = typer.Typer(help="Apply the roles.", no_args_is_help=True)
@@ -26,12 +26,12 @@ app = typer.Typer(help="Apply the roles.", no_args_is_help=True)
 def vm(
     check: Annotated[bool, typer.Option("--check", help="Only show what would change.")] = False,
     suite: Annotated[str, typer.Option(help="trixie, bookworm or sid.")] = DEFAULT_SUITE,
+    name: Annotated[str | None, typer.Option(help="Which machine; default: the newest.")] = None,
 ) -> None:
-    """Provision the newest machine that is up; start one if none is."""
+    """Provision a machine that is up; start one if none is."""
     with interruptible(), display_for(stdout, console_log=lambda: None) as show:
-        machines = known_machines()
-        if machines:
-            config = machines[-1].ssh_config
+        if name is not None or known_machines():
+            config = find_machine(name).ssh_config
         else:
             record = start_machine(Path.cwd(), suite, AccelChoice.AUTO, show)
             config = Path(str(record["ssh_config"]))

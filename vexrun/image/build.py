@@ -51,13 +51,13 @@ _FILESYSTEM_UUID = "76657872-756e-4000-8000-726f6f740000"
 
 
 #: Fills a work directory with `rootfs/` and `ssh/`.
-_Make = Callable[[Path], None]
+_Make = Callable[[Path, Stages], None]
 
 
 def ensure_base(suite: Suite, settings: ImageSettings, emit: Emit) -> Image:
     """The suite's image: from the cache, or built now."""
     inputs = base_inputs(suite, settings)
-    return _ensure(inputs, emit, lambda work: _make_base(work, inputs, settings, emit))
+    return _ensure(inputs, emit, lambda work, stages: _make_base(work, inputs, settings, stages))
 
 
 def ensure_layer(base: Image, packages: list[str], settings: ImageSettings, emit: Emit) -> Image:
@@ -66,14 +66,18 @@ def ensure_layer(base: Image, packages: list[str], settings: ImageSettings, emit
     if not missing:
         return base
     inputs = layer_inputs(base.manifest, packages)
-    return _ensure(inputs, emit, lambda work: _make_layer(work, base, packages, settings, emit))
+    return _ensure(
+        inputs, emit, lambda work, stages: _make_layer(work, base, packages, settings, stages)
+    )
 
 
 def rebuild_beside(suite: Suite, settings: ImageSettings, work: Path, emit: Emit) -> Manifest:
     """Build the suite's image once more into `work`, for comparison with the cached one."""
     inputs = base_inputs(suite, settings)
     work.mkdir(parents=True)
-    return _build(work, inputs, lambda path: _make_base(path, inputs, settings, emit), emit)
+    return _build(
+        work, inputs, lambda path, stages: _make_base(path, inputs, settings, stages), emit
+    )
 
 
 def _ensure(inputs: ImageInputs, emit: Emit, make: _Make) -> Image:
@@ -134,7 +138,7 @@ def _preflight(inputs: ImageInputs) -> None:
 
 def _build(work: Path, inputs: ImageInputs, make: _Make, emit: Emit) -> Manifest:
     stages = Stages(emit)
-    make(work)
+    make(work, stages)
     rootfs = work / "rootfs"
     release = _kernel_release(rootfs)
     with stages.stage("image disk", "ext4 and qcow2"):
@@ -158,8 +162,8 @@ def _build(work: Path, inputs: ImageInputs, make: _Make, emit: Emit) -> Manifest
     return manifest
 
 
-def _make_base(work: Path, inputs: ImageInputs, settings: ImageSettings, emit: Emit) -> None:
-    stages = Stages(emit)
+def _make_base(work: Path, inputs: ImageInputs, settings: ImageSettings, stages: Stages) -> None:
+    emit = stages.emit
     rootfs = work / "rootfs"
     with stages.stage("image bootstrap", f"mmdebstrap {inputs.suite}"):
         _bootstrap(inputs, settings, work)
@@ -261,9 +265,8 @@ def deb_archive(suite: str) -> Iterator[Path]:
 
 
 def _make_layer(
-    work: Path, base: Image, packages: list[str], settings: ImageSettings, emit: Emit
+    work: Path, base: Image, packages: list[str], settings: ImageSettings, stages: Stages
 ) -> None:
-    stages = Stages(emit)
     rootfs = work / "rootfs"
     with stages.stage("image layer", f"adding {', '.join(packages)}"):
         rootfs.mkdir()

@@ -130,9 +130,17 @@ class VmTarget:
         return True
 
     def _drop(self) -> None:
+        try:
+            self._save_dmesg()
+        finally:
+            self._end()
+
+    def _save_dmesg(self) -> None:
         if self._watch is not None:
             with self.plan.console_log.with_name("dmesg.log").open("a") as log:
                 log.write(self._watch.dmesg)
+
+    def _end(self) -> None:
         if self._kmsg is not None:
             self._kmsg.close()
             self._kmsg = None

@@ -97,7 +97,7 @@ class GuestShell:
                 )
             if self._await_socket(until):
                 return
-            last = log.read_text(errors="replace").strip()
+            last = log.read_text(errors="replace").strip() or last
             self.disconnect()
             if "verification failed" in last:
                 raise InfrastructureError(

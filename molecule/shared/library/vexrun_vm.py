@@ -15,7 +15,7 @@ from ansible.module_utils.basic import AnsibleModule
 try:
     from rich.console import Console
 
-    from vexrun.errors import InfrastructureError, InterruptedRunError, VexrunError
+    from vexrun.errors import ConfigError, InfrastructureError, InterruptedRunError, VexrunError
     from vexrun.events import Emit, Stages
     from vexrun.image.build import ensure_base, ensure_layer
     from vexrun.image.locking import is_locked
@@ -36,6 +36,7 @@ try:
     from vexrun.vm.registry import end_named
     from vexrun.vm.snapshot import ensure_snapshot
     from vexrun.vm.ssh import GuestShell
+    from vexrun.vm.type_names import names_to_reserve
 except ImportError as error:
     MISSING_IMPORT: ImportError | None = error
 else:
@@ -278,7 +279,15 @@ def _start(
         AccelChoice(params["accel"]), image.kernel, image.manifest.sha256["vmlinuz"]
     )
     cold = params["start"] == "cold"
-    snapshot = None if cold else ensure_snapshot(image, accelerator, settings.machine, emit)
+    reserved = names_to_reserve(subject.filesystem.type)
+    if cold and reserved:
+        raise ConfigError(
+            f"A cold boot cannot keep the type name '{reserved[0]}' free for '{subject.name}'.",
+            hint="Start from the snapshot: VEXRUN_MOLECULE_START=snapshot",
+        )
+    snapshot = None
+    if not cold:
+        snapshot = ensure_snapshot(image, accelerator, settings.machine, emit, reserved)
     console_log = kept / "console.log"
     if snapshot is not None:
         shutil.copyfile(snapshot.boot_console, console_log)

@@ -37,6 +37,11 @@ int canaryfs_broken(void) { return undeclared_identifier; }
 extern void canaryfs_symbol_nobody_exports(void);
 #endif
 
+#ifdef CANARY_WRONG_VERMAGIC
+/* Linked before the one modpost adds, so it is the one the kernel reads. */
+MODULE_INFO(vermagic, "6.0.0-elsewhere UP ");
+#endif
+
 static const struct inode_operations canaryfs_dir_inode_operations;
 static const struct file_operations canaryfs_file_operations;
 

@@ -420,15 +420,43 @@ def _dot_dot(tree, name, parent):
     assert above == os.stat(tree.path(parent)).st_ino, f"'{name}/..' is not '{parent}'"
 
 
-def dot_dot_is_parent(root, note, cleanup=False):
-    """Every directory's '..' leads to its parent; on a cold dentry cache it comes from disk."""
+def dot_dot_is_parent(root, note):
+    """Every directory's '..' leads to its parent, also the entry '..' that is on the medium.
+
+    A path walk takes '..' from the dentry cache, so only reading the directory shows the entry.
+    """
     for name, made in note["names"].items():
-        if made[0] == "dir":
-            fd = os.open(f"{root}/{name}", os.O_RDONLY | os.O_DIRECTORY)
-            above = os.stat("..", dir_fd=fd).st_ino
-            os.close(fd)
-            parent = f"{root}/{name}".rpartition("/")[0]
-            assert above == os.stat(parent).st_ino, f"'{name}/..' is not its parent directory"
+        if made[0] != "dir":
+            continue
+        path = f"{root}/{name}"
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        own, entries = os.fstat(fd).st_ino, raw_entries(fd)
+        above = os.stat("..", dir_fd=fd).st_ino
+        os.close(fd)
+        parent = os.stat(path.rpartition("/")[0]).st_ino
+        assert above == parent, f"'{name}/..' is not its parent directory"
+        # Some filesystems invent numbers for readdir (vfat, exfat): then '.' differs as well.
+        if entries.get(".") == own and ".." in entries:
+            assert entries[".."] == parent, (
+                f"the entry '..' of '{name}' has the inode number {entries['..']}, its parent "
+                f"directory is {parent}"
+            )
+
+
+def raw_entries(fd):
+    """Name -> inode number as getdents64(2) gives them, '.' and '..' included."""
+    import ctypes
+
+    number = {"x86_64": 217, "aarch64": 61}[os.uname().machine]
+    libc, buffer, found = ctypes.CDLL(None), ctypes.create_string_buffer(32768), {}
+    while (count := libc.syscall(number, fd, buffer, 32768)) > 0:
+        data, at = buffer.raw[:count], 0
+        while at < count:
+            length = int.from_bytes(data[at + 16 : at + 18], "little")
+            name = data[at + 19 : at + length].split(b"\0", 1)[0]
+            found[os.fsdecode(name)] = int.from_bytes(data[at : at + 8], "little")
+            at += length
+    return found
 
 
 def unlinked(root):
