@@ -117,12 +117,14 @@ def _unpack(deb: Path, top: str, unpacked: Path) -> None:
         if tarball is None:
             raise ConfigError(f"The package '{deb.name}' holds no /usr/src/*.tar.*, so no source.")
         with tarfile.open(fileobj=tarball, mode="r|*") as inner:
+            # As an attribute: Debian 12's Python 3.11.2 has no `filter` argument yet.
+            inner.extraction_filter = getattr(tarfile, "tar_filter", lambda member, _path: member)
             for member in inner:
                 parts = PurePosixPath(member.name).parts[1:]
-                if not parts or (top and parts[0] != top):
+                if not parts or ".." in parts or (top and parts[0] != top):
                     continue
                 member.name = str(PurePosixPath(*parts))
-                inner.extract(member, work / "tree", filter="tar")
+                inner.extract(member, work / "tree")
     version = run(["dpkg-deb", "-f", str(deb), "Version"]).stdout.strip()
     (work / ".complete").write_text(version)
     work.rename(unpacked)

@@ -49,7 +49,7 @@ def test_selection_keeps_the_order_of_the_table(
 def test_an_unknown_category_is_a_usage_error_with_a_guess(
     only: list[str], skip: list[str]
 ) -> None:
-    with pytest.raises(ConfigError, match="no category 'mout'. Did you mean 'mount'") as caught:
+    with pytest.raises(ConfigError, match=r"no category 'mout'\. Did you mean 'mount'") as caught:
         select_categories(only, skip)
     assert caught.value.exit_code is ExitCode.USAGE
     assert "fsops" in caught.value.hint
