@@ -129,7 +129,6 @@ def test(
         print((directory / FORMATS["json"].filename).read_text(), end="")
     else:
         render_results(results, stdout)
-        say(f"report:  {directory / FORMATS['html'].filename}")
         say(f"verdict: {results.verdict.value}")
     raise typer.Exit(results.exit_code)
 
@@ -146,7 +145,6 @@ def report(
     results = load_results(directory)
     if form is None:
         render_results(results, stdout)
-        say(f"report:  {directory / FORMATS['html'].filename}")
         return
     if form not in FORMATS:
         raise ConfigError(

@@ -103,15 +103,16 @@ class LiveDisplay:
     def __init__(self, console: Console, console_log: Callable[[], Path | None]) -> None:
         self.console = console
         self.console_log = console_log
-        self._live = Live(
-            console=console, refresh_per_second=4, transient=True, get_renderable=self._status
-        )
         self._begun = time.monotonic()
         self._stage = ""
         self._stage_begun = self._begun
         self._detail = ""
         self._test = ""
         self._counts: Counter[Outcome] = Counter()
+        # Last: it asks for the status line at once.
+        self._live = Live(
+            console=console, refresh_per_second=4, transient=True, get_renderable=self._status
+        )
 
     def __enter__(self) -> Callable[[Event], None]:
         self._live.__enter__()

@@ -127,6 +127,7 @@ def _unpack(deb: Path, top: str, unpacked: Path) -> None:
                 inner.extract(member, work / "tree")
     version = run(["dpkg-deb", "-f", str(deb), "Version"]).stdout.strip()
     (work / ".complete").write_text(version)
+    shutil.rmtree(unpacked, ignore_errors=True)
     work.rename(unpacked)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from vexrun.errors import ExitCode, InfrastructureError
+from vexrun.errors import ExitCode, InfrastructureError, VexrunError
 from vexrun.events import Event, Note, StageFinished, StageStarted
 from vexrun.image.build import ensure_base, ensure_layer
 from vexrun.image.catalog import Image, lock_path
@@ -212,20 +212,39 @@ def test_packages_the_image_has_need_no_layer(cached: Path) -> None:
     assert ensure_layer(base, [], SETTINGS, lambda _: None) is base
 
 
-UNKNOWN = 'if [ "$1" = sh ]; then echo "E: Unable to locate package nope" >&2; exit 100; fi\n'
+#: In the place of enter.sh: what apt-get says in the image.
+APT = """
+while [[ $1 == --* ]]; do shift; done
+case "$*" in
+    *enter.sh*install*) echo "E: {install}" >&2; exit 100 ;;
+    *enter.sh*update*) echo "Err: mirror.invalid"; exit {update} ;;
+esac
+exec "$@"
+"""
 
 
-def test_a_package_that_does_not_exist_is_the_subjects_mistake(
-    cached: Path, builder: Any, images: Path
+@pytest.mark.parametrize(
+    ("install", "update", "code", "fix"),
+    [
+        ("Unable to locate package nope", 0, ExitCode.USAGE, "subject.packages"),
+        ("Unable to locate package nope", 100, ExitCode.INFRASTRUCTURE, "VEXRUN_MIRROR"),
+        ("Failed to fetch http://mirror.invalid", 0, ExitCode.INFRASTRUCTURE, "VEXRUN_MIRROR"),
+    ],
+    ids=["unknown package", "stale lists", "unreachable mirror"],
+)
+def test_packages_that_cannot_be_installed(
+    cached: Path, builder: Any, images: Path, install: str, update: int, code: int, fix: str
 ) -> None:
     base = Image.open(cached)
     assert base is not None
-    skip = "while [[ $1 == --* ]]; do shift; done\n"
-    builder.add("unshare", f'{skip}{UNKNOWN}exec "$@"')
-    with pytest.raises(InfrastructureError, match="could not be installed: nope") as caught:
+    (cached / "ssh" / "host.pub").touch()
+    builder.add("unshare", APT.format(install=install, update=update))
+    builder.add("cp")
+    with pytest.raises(VexrunError, match="could not be installed: gcc, nope") as caught:
         ensure_layer(base, ["gcc", "nope"], SETTINGS, lambda _: None)
-    assert "Unable to locate package nope" in caught.value.evidence
-    assert "subject.packages" in caught.value.hint
+    assert caught.value.exit_code == code
+    assert install in caught.value.evidence
+    assert fix in caught.value.hint
     assert left(images) == [cached.name]
 
 

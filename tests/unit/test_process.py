@@ -64,8 +64,16 @@ def test_the_environment_is_small_and_explicit(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_stdin_is_empty_unless_input_is_given() -> None:
-    assert process.run(["readlink", "/proc/self/fd/0"]).stdout == "/dev/null\n"
-    assert process.run(["cat"], input_text="told\n").stdout == "told\n"
+    reader, writer = os.pipe()
+    ours = os.dup(0)
+    os.dup2(reader, 0)  # somebody who types
+    try:
+        assert process.run(["readlink", "/proc/self/fd/0"]).stdout == "/dev/null\n"
+        assert process.run(["cat"], input_text="told\n").stdout == "told\n"
+    finally:
+        os.dup2(ours, 0)
+        for descriptor in (ours, reader, writer):
+            os.close(descriptor)
 
 
 def test_the_directory_is_chosen(tmp_path: Path) -> None:

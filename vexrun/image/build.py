@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from vexrun.errors import InfrastructureError
+from vexrun.errors import ConfigError, InfrastructureError
 from vexrun.events import Emit, Note, Progress, Stages
 from vexrun.image import namespace
 from vexrun.image.catalog import Image, images_dir, lock_path
@@ -291,13 +291,17 @@ def _install(
         update = namespace.run_in_root(rootfs, [*apt, "update"], binds=binds, check=False, log=log)
         done = namespace.run_in_root(rootfs, install, binds=binds, check=False, log=log)
         if done.returncode != 0:
-            unknown = "Unable to locate package" in done.output
+            message = f"The subject's packages could not be installed: {', '.join(packages)}."
+            if update.returncode == 0 and "Unable to locate package" in done.output:
+                raise ConfigError(
+                    message,
+                    evidence=done.tail(10),
+                    hint="Correct subject.packages in the subject file.",
+                )
             raise InfrastructureError(
-                f"The subject's packages could not be installed: {', '.join(packages)}.",
-                evidence=(update.tail(5) if update.returncode else "") + done.tail(10),
-                hint="Correct subject.packages in the subject file."
-                if unknown
-                else "Check the network; VEXRUN_MIRROR and VEXRUN_PROXY set another way out.",
+                message,
+                evidence=(f"{update.tail(5)}\n" if update.returncode else "") + done.tail(10),
+                hint="Check the network; VEXRUN_MIRROR and VEXRUN_PROXY set another way out.",
             )
 
 
@@ -310,7 +314,7 @@ def _clean(rootfs: Path) -> None:
             "-c",
             "rm -rf /var/tmp/.ansible /var/log/apt /var/log/dpkg.log /var/log/alternatives.log "
             "/var/log/bootstrap.log /var/cache/debconf/*-old /var/lib/dpkg/*-old "
-            "/var/cache/ldconfig/aux-cache /var/cache/apt/*.bin; "
+            "/etc/apt/apt.conf.d/99mmdebstrap /var/cache/ldconfig/aux-cache /var/cache/apt/*.bin; "
             "rm -rf /root/.ansible; find / -xdev -name __pycache__ -prune -exec rm -rf {} +",
         ],
     )

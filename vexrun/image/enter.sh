@@ -20,6 +20,10 @@ make_readonly() {
         mount -o remount,bind,ro,nosuid,nodev,noatime "$1"
 }
 
+make_readonly_proc() { # procfs is always mounted noexec
+    mount -o remount,bind,ro,nosuid,nodev,noexec "$1"
+}
+
 mount --rbind "$root" "$root"
 i=0
 while [ "$i" -lt "$binds" ]; do
@@ -35,6 +39,16 @@ done
 [ "$1" = -- ] && shift
 
 mount -t proc -o nosuid,nodev,noexec proc "$root/proc"
+# A package script or a Makefile is root in here: the host's own kernel must be out of its reach.
+for part in sys irq bus; do
+    if [ -d "$root/proc/$part" ]; then
+        mount --bind "$root/proc/$part" "$root/proc/$part"
+        make_readonly_proc "$root/proc/$part"
+    fi
+done
+if [ -e "$root/proc/sysrq-trigger" ]; then
+    mount --bind /dev/null "$root/proc/sysrq-trigger"
+fi
 mount -t tmpfs -o nosuid,mode=755,size=1m dev "$root/dev"
 for node in null zero full random urandom tty; do
     : >"$root/dev/$node"

@@ -13,7 +13,7 @@ from vexrun.errors import ConfigError
 from vexrun.results.model import SCHEMA_VERSION, RunResults
 
 FILENAME = "results.json"
-_RERUN = "Make a new run with `vexrun test`, or name another one: `vexrun history` lists them."
+_RERUN = "Make a new run with `vexrun test`, or name the directory of another one."
 
 
 def load_results(path_or_dir: Path | str) -> RunResults:

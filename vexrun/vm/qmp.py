@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -16,6 +17,10 @@ from qemu.qmp import EventListener, ExecInterruptedError, ExecuteError, QMPClien
 from vexrun.errors import InfrastructureError, TargetLostError
 
 QmpEvent = dict[str, Any]
+
+
+#: Its failures reach us as exceptions; a refused connection while QEMU starts is no news.
+logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
 
 
 class Monitor:
@@ -34,21 +39,30 @@ class Monitor:
     def connect(self, deadline_s: float, alive: Callable[[], bool]) -> None:
         """Connect as soon as QEMU listens; TargetLostError when it exits before it does."""
         until = time.monotonic() + deadline_s
-        while True:
-            try:
-                self._await(self._client.connect(str(self.socket_path)), 10)
-                break
-            except (QMPError, OSError) as error:
-                if not alive():
-                    raise TargetLostError("QEMU exited before its monitor answered.") from error
-                if time.monotonic() > until:
-                    raise InfrastructureError(
-                        f"QEMU's monitor did not answer within {deadline_s:.0f} s."
-                    ) from error
-                # A client that failed to connect must be disconnected before it may try again.
-                self._await(self._client.disconnect(), 10)
-                time.sleep(0.05)
+        while not self._try_connect():
+            if not alive():
+                raise TargetLostError("QEMU exited before its monitor answered.")
+            if time.monotonic() > until:
+                raise InfrastructureError(
+                    f"QEMU's monitor did not answer within {deadline_s:.0f} s."
+                )
+            time.sleep(0.02)
         self._listening = asyncio.run_coroutine_threadsafe(self._listen(), self._loop)
+
+    def _try_connect(self) -> bool:
+        """One attempt, with a client of its own: one that failed may be in any state."""
+        if not self.socket_path.exists():
+            return False
+        client = QMPClient("vexrun")
+        try:
+            self._await(client.connect(str(self.socket_path)), 10)
+        except (QMPError, OSError):
+            # qemu.qmp 0.0.6 wants to be disconnected even so, and may refuse that in turn.
+            with contextlib.suppress(QMPError, OSError, EOFError, AssertionError):
+                self._await(client.disconnect(), 10)
+            return False
+        self._client = client
+        return True
 
     async def _listen(self) -> None:
         listener = EventListener()

@@ -210,7 +210,7 @@ def prove_provisioning(machine: Machine, artifact_dir: Path, emit: Emit) -> Play
             "The image does not hold what its roles promise: applied again in the booted guest "
             f"they changed {result.changed} things.",
             evidence="\n".join(result.changed_tasks),
-            hint="Make those tasks idempotent, or rebuild with: vexrun image build --rebuild",
+            hint="Make those tasks idempotent; a changed role makes a new image by itself.",
         )
     return result
 

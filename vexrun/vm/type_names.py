@@ -34,7 +34,7 @@ def names_to_reserve(filesystem_type: str) -> tuple[str, ...]:
 
 
 def reserving_initrd(image: Image, names: tuple[str, ...], work: Path) -> Path:
-    """The image's initrd plus the holding module, in `work`; the kernel unpacks both archives."""
+    """The image's initrd with the holding module in front, in `work`; the kernel unpacks both."""
     release = image.manifest.kernel_release
     shutil.copytree(_SOURCE, work / "source")
     (work / "build").mkdir()
@@ -61,5 +61,6 @@ def reserving_initrd(image: Image, names: tuple[str, ...], work: Path) -> Path:
             f"The module that holds the name '{names[0]}' does not build.", evidence=done.tail()
         )
     initrd = work / "initrd.img"
-    initrd.write_bytes(image.initrd.read_bytes() + (work / "extra.cpio").read_bytes())
+    # Ours first: cpio pads it to whole blocks, and what follows a compressed archive is ignored.
+    initrd.write_bytes((work / "extra.cpio").read_bytes() + image.initrd.read_bytes())
     return initrd

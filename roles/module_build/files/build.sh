@@ -98,7 +98,14 @@ build_tool() { # NAME COMMAND
 }
 
 build_crate() { # DIR BIN
-    local log=$logs/$2.log
+    local log=$logs/$2.log registry=/usr/share/cargo/registry
+    # Debian's librust-*-dev packages are cargo's only registry offline; a tree that vendors its
+    # crates says so in a .cargo/config.toml of its own, which comes before this one.
+    if [ -d "$registry" ]; then
+        mkdir -p "$dir/.cargo-home"
+        printf '[source.crates-io]\nreplace-with = "debian"\n[source.debian]\ndirectory = "%s"\n' \
+            "$registry" >"$dir/.cargo-home/config.toml"
+    fi
     cd "$dir/$1" || { echo "there is no directory '$1' in the source"; return 1; }
     clean cargo build --release --offline --bin "$2" >"$log" 2>&1 ||
         { echo "cargo build failed"; return 1; }

@@ -1,0 +1,438 @@
+"""The session's side of a test process: what becomes of each test, however its process behaves."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vexrun import testrun
+from vexrun.categories import CATEGORIES, Category
+from vexrun.errors import InfrastructureError, TargetLostError
+from vexrun.events import Event, KernelEventSeen, Stages, TestFinished, TestStarted
+from vexrun.guest.context import RunContext
+from vexrun.results.model import KernelEvent, Outcome, TestResult
+from vexrun.target.kernel_watch import KernelCheck
+from vexrun.testrun import TestRun, not_run
+
+MOUNT, FSOPS, BUILD = CATEGORIES["mount"], CATEGORIES["fsops"], CATEGORIES["build"]
+
+#: Speaks the protocol of vexrun.guest.protocol: does the steps it is given, notes the answers.
+PROCESS = """
+import json, os, signal, sys, time
+events = os.fdopen(int(os.environ["VEXRUN_EVENT_FD"]), "w")
+answers = os.fdopen(int(os.environ["VEXRUN_ANSWER_FD"]))
+steps, heard = json.loads(sys.argv[1]), sys.argv[2]
+for step in steps:
+    if "event" in step:
+        if step["event"] == "finished":
+            # A process that is stopped is also ended at once: note the answer first.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        events.write(json.dumps(step) + "\\n"); events.flush()
+        if step["event"] == "finished":
+            answer = answers.readline().strip()
+            open(heard, "a").write(f"{step['id']} {answer}\\n")
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            if answer != "continue":
+                sys.exit(0)
+    elif "print" in step:
+        print(step["print"], flush=True)
+    elif "sleep" in step:
+        time.sleep(step["sleep"])
+    else:
+        os.kill(os.getpid(), step["die"])
+"""
+
+Step = dict[str, Any]
+
+
+def collected(*identifiers: str) -> Step:
+    return {"event": "collected", "ids": list(identifiers)}
+
+
+def started(identifier: str) -> Step:
+    return {"event": "started", "id": identifier}
+
+
+def finished(identifier: str, outcome: str = "passed", message: str = "") -> Step:
+    return {
+        "event": "finished",
+        "id": identifier,
+        "outcome": outcome,
+        "message": message,
+        "details": f"details of {identifier}" if outcome == "failed" else "",
+        "duration_s": 0.5,
+    }
+
+
+def whole(identifier: str, outcome: str = "passed", message: str = "") -> list[Step]:
+    return [started(identifier), finished(identifier, outcome, message)]
+
+
+M1, M2, M3 = "mount/t.py::test_1", "mount/t.py::test_2", "mount/t.py::test_3"
+F1, B1 = "fsops/t.py::test_1", "build/t.py::test_1"
+
+OOPS = KernelEvent(event_class="oops", title="NULL pointer in demo_mount")
+
+
+class FakeConsole:
+    def __init__(self) -> None:
+        self.events: list[KernelEvent] = []
+        self.trouble = False
+
+    def poll(self) -> None:
+        """Nothing more to read."""
+
+
+class FakeTarget:
+    """A machine whose kernel says what the test wants, when its turn comes."""
+
+    slowdown = 1.0
+
+    def __init__(self, directory: Path) -> None:
+        self.console = FakeConsole()
+        self.ssh_config = directory / "ssh_config"
+        self.restores = 0
+        self.end: str | None = None
+        #: What the kernel check after each test says; clean once they are used up.
+        self.checks: list[KernelCheck | Exception] = []
+
+    def disks(self) -> dict[str, str]:
+        return {"vexrun-scratch0": "/dev/disk/by-id/virtio-vexrun-scratch0"}
+
+    def ended(self) -> str | None:
+        return self.end
+
+    def explain_hang(self) -> str:
+        return "sysrq: Show Blocked State"
+
+    def check_kernel(self, timeout_s: float) -> KernelCheck:
+        assert timeout_s > 0
+        check = self.checks.pop(0) if self.checks else KernelCheck()
+        if isinstance(check, Exception):
+            raise check
+        return check
+
+    def restore(self) -> None:
+        self.restores += 1
+        self.end = None
+        self.console = FakeConsole()
+
+
+class Run:
+    """A TestRun whose test processes do what `plans` says for the first category of each."""
+
+    def __init__(self, directory: Path, context: RunContext, target: FakeTarget | None) -> None:
+        self.directory = directory
+        self.target = target
+        self.plans: dict[str, list[Step]] = {}
+        self.events: list[Event] = []
+        self.stages = Stages(self.events.append)
+        self.run = TestRun(context, target, directory, self.events.append, self.stages)
+        self.run._pytest_argv = self._argv
+
+    def _argv(self, categories: Any) -> list[str]:
+        steps = json.dumps(self.plans[categories[0].name])
+        return [sys.executable, "-I", "-S", "-c", PROCESS, steps, str(self.directory / "heard")]
+
+    def __call__(self, *categories: Category) -> dict[str, TestResult]:
+        found = self.run.run(categories)
+        return {test.id: test for test in found.tests}
+
+    @property
+    def heard(self) -> list[str]:
+        return (self.directory / "heard").read_text().splitlines()
+
+
+@pytest.fixture
+def without_target(tmp_path: Path, make_subject: Callable[..., Any]) -> Run:
+    context = RunContext(subject=make_subject(), source=tmp_path, timeouts_s={"build": 0.2})
+    return Run(tmp_path, context, None)
+
+
+@pytest.fixture
+def run(tmp_path: Path, make_subject: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setattr(testrun, "_GRACE_AFTER_EVENT_S", 0.2)
+    limits = {"mount": 60.0, "fsops": 60.0}
+    context = RunContext(subject=make_subject(), source=tmp_path, timeouts_s=limits)
+    return Run(tmp_path, context, FakeTarget(tmp_path))
+
+
+def outcomes(tests: dict[str, TestResult]) -> dict[str, str]:
+    return {identifier: test.outcome.value for identifier, test in tests.items()}
+
+
+# -- tests that end by themselves ----------------------------------------------------------------
+
+
+def test_each_test_is_told_as_it_went(run: Run) -> None:
+    run.plans["mount"] = [
+        collected(M1, M2, M3),
+        *whole(M1),
+        *whole(M2, "failed", "data differs"),
+        *whole(M3, "skipped", "lacks symlinks"),
+    ]
+    tests = run(MOUNT)
+    assert outcomes(tests) == {M1: "passed", M2: "failed", M3: "skipped"}
+    assert tests[M2].message == "data differs"
+    assert tests[M2].details == f"details of {M2}"
+    assert tests[M3].message == "lacks symlinks"
+    assert [test.duration_s for test in tests.values()] == [0.5] * 3
+    assert [test.category for test in tests.values()] == ["mount"] * 3
+    assert run.heard == [f"{each} continue" for each in (M1, M2, M3)]
+    assert run.target is not None
+    assert run.target.restores == 0
+    kinds = [type(event) for event in run.events]
+    assert kinds == [TestStarted, TestFinished] * 3
+    assert run.stages.durations["tests: mount"] > 0
+
+
+def test_the_test_process_is_told_about_the_run(run: Run) -> None:
+    run.plans["mount"] = [collected(M1), *whole(M1)]
+    run(MOUNT)
+    context = RunContext.model_validate_json((run.directory / "context.json").read_text())
+    assert context.subject.name == "demo"
+    assert context.ssh_config == run.directory / "ssh_config"
+    assert list(context.disks) == ["vexrun-scratch0"]
+
+
+def test_what_the_kernel_loaded_is_remembered(run: Run) -> None:
+    loaded = {"event": "module_loaded", "srcversion": "ABC", "build_id": None}
+    run.plans["mount"] = [collected(M1), loaded, *whole(M1)]
+    run(MOUNT)
+    assert run.run.result.module_identity == {"srcversion": "ABC", "build_id": None}
+
+
+@pytest.mark.parametrize(
+    ("told", "plain"),
+    [
+        ("mount/t.py::test_1[ssh://vexrun-vm]", "mount/t.py::test_1"),
+        ("mount/t.py::test_1[ssh://vexrun-vm-rw]", "mount/t.py::test_1[rw]"),
+        ("mount/t.py::test_1[rw-ssh://vexrun-vm]", "mount/t.py::test_1[rw]"),
+    ],
+)
+def test_ids_are_without_the_host(run: Run, told: str, plain: str) -> None:
+    run.plans["mount"] = [collected(told), *whole(told)]
+    assert list(run(MOUNT)) == [plain]
+
+
+# -- what the kernel did meanwhile ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("outcome", "message"), [("passed", ""), ("failed", "mount: EIO")])
+def test_a_kernel_event_makes_it_a_crash_whatever_the_test_says(
+    run: Run, outcome: str, message: str
+) -> None:
+    assert run.target is not None
+    run.target.checks = [KernelCheck([OOPS.model_copy()])]
+    run.plans["mount"] = [collected(M1), *whole(M1, outcome, message)]
+    test = run(MOUNT)[M1]
+    assert test.outcome is Outcome.CRASHED
+    assert test.message.splitlines() == [OOPS.title, *([message] if message else [])]
+    assert [event.test for event in test.kernel_events] == [M1]
+    assert run.run.result.kernel_events == test.kernel_events
+    assert any(isinstance(event, KernelEventSeen) for event in run.events)
+
+
+def test_after_a_crash_the_rest_is_not_run_and_the_next_category_begins_clean(run: Run) -> None:
+    assert run.target is not None
+    run.target.checks = [KernelCheck(), KernelCheck([OOPS.model_copy()])]
+    run.plans["mount"] = [
+        collected(M1, M2, M3, F1),
+        *whole(M1),
+        *whole(M2),
+        *whole(M3),  # it must never come to this
+    ]
+    run.plans["fsops"] = [collected(F1), *whole(F1)]
+    tests = run(MOUNT, FSOPS)
+    assert outcomes(tests) == {M1: "passed", M2: "crashed", M3: "skipped", F1: "passed"}
+    assert tests[M3].message == f"not run: the machine broke in '{M2}' ({OOPS.title})"
+    assert run.heard == [f"{M1} continue", f"{M2} stop", f"{F1} continue"]
+    assert run.target.restores == 1
+
+
+def test_after_a_crash_in_the_last_category_no_machine_is_started(run: Run) -> None:
+    assert run.target is not None
+    run.target.checks = [KernelCheck([OOPS.model_copy()])]
+    run.plans["mount"] = [collected(M1), *whole(M1)]
+    run(MOUNT)
+    assert run.target.restores == 0
+
+
+@pytest.mark.parametrize(
+    "check",
+    [KernelCheck(log_lost="the mark is gone"), TargetLostError("the mark is gone")],
+    ids=["log lost", "target lost"],
+)
+def test_a_log_that_was_lost_is_never_a_pass(run: Run, check: Any) -> None:
+    assert run.target is not None
+    run.target.checks = [check]
+    run.plans["mount"] = [collected(M1, M2), *whole(M1)]
+    tests = run(MOUNT)
+    assert outcomes(tests) == {M1: "error", M2: "skipped"}
+    assert tests[M1].message == "the kernel log of this test was lost: the mark is gone"
+
+
+def test_a_machine_that_did_not_answer_is_replaced_even_after_a_pass(run: Run) -> None:
+    assert run.target is not None
+    run.target.checks = [KernelCheck(answered=False)]
+    run.plans["mount"] = [collected(M1, M2), *whole(M1)]
+    assert outcomes(run(MOUNT)) == {M1: "passed", M2: "skipped"}
+
+
+def test_notes_are_kept_once(run: Run) -> None:
+    assert run.target is not None
+    run.target.checks = [KernelCheck(notes=["taint P"]), KernelCheck(notes=["taint P"])]
+    run.plans["mount"] = [collected(M1, M2), *whole(M1), *whole(M2)]
+    run(MOUNT)
+    assert run.run.result.notes == ["taint P"]
+
+
+# -- tests that do not end well ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("raw", "outcome", "message"),
+    [
+        ("hung", Outcome.HUNG, "umount took 20 s"),
+        ("lost", Outcome.ERROR, "the target was lost: umount took 20 s"),
+    ],
+)
+def test_a_hang_is_not_a_lost_target(run: Run, raw: str, outcome: Outcome, message: str) -> None:
+    run.plans["mount"] = [collected(M1, M2, F1), *whole(M1, raw, "umount took 20 s")]
+    run.plans["fsops"] = [collected(F1), *whole(F1)]
+    tests = run(MOUNT, FSOPS)
+    assert (tests[M1].outcome, tests[M1].message) == (outcome, message)
+    assert outcomes(tests)[M2] == "skipped"
+    assert outcomes(tests)[F1] == "passed"
+    assert ("Blocked State" in tests[M1].details) == (raw == "hung")
+    assert run.target is not None
+    assert run.target.restores == 1
+
+
+def test_a_test_that_never_ends_is_ended(run: Run) -> None:
+    run.run.context.timeouts_s["mount"] = 0.1
+    run.plans["mount"] = [collected(M1, M2), started(M1), {"sleep": 60}]
+    begun = time.monotonic()
+    tests = run(MOUNT)
+    assert time.monotonic() - begun < 30
+    assert outcomes(tests) == {M1: "hung", M2: "skipped"}
+    assert tests[M1].message == "the test did not end within 0 s"
+    assert "Blocked State" in tests[M1].details
+
+
+def test_a_test_without_a_machine_that_never_ends_is_ended(without_target: Run) -> None:
+    without_target.plans["build"] = [collected(B1), started(B1), {"sleep": 60}]
+    assert outcomes(without_target(BUILD)) == {B1: "hung"}
+
+
+@pytest.mark.parametrize("sign", ["events", "trouble"])
+def test_after_a_kernel_event_a_test_has_little_time_left(run: Run, sign: str) -> None:
+    target = run.target
+    assert target is not None
+    setattr(target.console, sign, [OOPS] if sign == "events" else True)
+    target.checks = [KernelCheck([OOPS.model_copy()])]
+    run.plans["mount"] = [collected(M1), started(M1), {"sleep": 60}]
+    test = run(MOUNT)[M1]
+    assert test.outcome is Outcome.CRASHED
+    assert test.message == f"{OOPS.title} (the test did not end after the kernel event)"
+
+
+def test_a_panic_in_the_middle_of_a_test_ends_it(run: Run) -> None:
+    assert run.target is not None
+    run.target.end = "the guest kernel panicked (pvpanic)"
+    run.target.checks = [KernelCheck([OOPS.model_copy()], answered=False)]
+    run.plans["mount"] = [collected(M1, M2, F1), started(M1), {"sleep": 60}]
+    run.plans["fsops"] = [collected(F1), *whole(F1)]
+    tests = run(MOUNT, FSOPS)
+    assert outcomes(tests) == {M1: "crashed", M2: "skipped", F1: "passed"}
+    assert "panicked (pvpanic)" in tests[M1].message
+    assert tests[M1].details == "", "a dead kernel explains no hang"
+
+
+def test_a_test_process_that_dies_is_nobodys_failure(run: Run) -> None:
+    run.plans["mount"] = [collected(M1, M2, F1), *whole(M1), started(M2), {"die": 9}]
+    run.plans["fsops"] = [collected(F1), *whole(F1)]
+    tests = run(MOUNT, FSOPS)
+    assert outcomes(tests) == {M1: "passed", M2: "error", F1: "passed"}
+    assert "test process ended in the middle" in tests[M2].message
+
+
+def test_a_test_process_that_dies_with_the_kernel_is_the_kernels_crash(run: Run) -> None:
+    assert run.target is not None
+    run.target.checks = [KernelCheck([OOPS.model_copy()])]
+    run.plans["mount"] = [collected(M1), started(M1), {"die": 9}]
+    assert run(MOUNT)[M1].outcome is Outcome.CRASHED
+
+
+# -- a clean machine for the next category -------------------------------------------------------
+
+
+def test_a_category_that_failed_leaves_no_mess_to_the_next(run: Run) -> None:
+    run.plans["mount"] = [
+        collected(M1, M2, F1),
+        *whole(M1, "failed", "x"),
+        *whole(M2),
+        *whole(F1),  # not on this machine
+    ]
+    run.plans["fsops"] = [collected(F1), *whole(F1)]
+    assert outcomes(run(MOUNT, FSOPS)) == {M1: "failed", M2: "passed", F1: "passed"}
+    assert run.heard == [f"{M1} continue", f"{M2} stop", f"{F1} continue"]
+    assert run.target is not None
+    assert run.target.restores == 1
+
+
+def test_a_category_that_passed_hands_its_machine_on(run: Run) -> None:
+    run.plans["mount"] = [collected(M1, F1), *whole(M1), *whole(F1)]
+    run(MOUNT, FSOPS)
+    assert run.target is not None
+    assert run.target.restores == 0
+
+
+def test_a_failure_without_a_machine_restarts_nothing(run: Run) -> None:
+    run.plans["build"] = [collected(B1, M1), *whole(B1, "failed", "x"), *whole(M1)]
+    assert outcomes(run(BUILD, MOUNT)) == {B1: "failed", M1: "passed"}
+    assert run.target is not None
+    assert run.target.restores == 0
+
+
+# -- a process that tells too little -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [[], [collected()]], ids=["nothing said", "none collected"])
+def test_no_test_at_all_is_an_error_with_what_pytest_said(run: Run, steps: list[Step]) -> None:
+    run.plans["mount"] = [{"print": "ERROR: file not found"}, *steps]
+    with pytest.raises(InfrastructureError, match="ran no test at all") as caught:
+        run(MOUNT)
+    assert "ERROR: file not found" in caught.value.evidence
+
+
+def test_tests_that_were_collected_and_forgotten_are_an_error(run: Run) -> None:
+    run.plans["mount"] = [collected(M1, M2, M3), *whole(M1), {"print": "INTERNALERROR"}]
+    with pytest.raises(InfrastructureError, match="with 2 tests not run") as caught:
+        run(MOUNT)
+    assert "INTERNALERROR" in caught.value.evidence
+    assert [test.id for test in run.run.result.tests] == [M1], "what was found is kept"
+
+
+def test_a_collection_that_fails_is_an_error_with_its_text(run: Run) -> None:
+    failed = {"event": "collection_failed", "where": "mount/t.py", "text": "SyntaxError: x"}
+    run.plans["mount"] = [failed, {"sleep": 60}]
+    with pytest.raises(InfrastructureError, match=r"'mount/t\.py' cannot be collected") as caught:
+        run(MOUNT)
+    assert caught.value.evidence == "SyntaxError: x"
+
+
+# -- categories that never began -----------------------------------------------------------------
+
+
+def test_categories_that_could_not_begin_are_skipped_with_the_reason() -> None:
+    tests = not_run([MOUNT, FSOPS], "the module did not build")
+    assert [test.category for test in tests] == ["mount", "fsops"]
+    assert {test.outcome for test in tests} == {Outcome.SKIPPED}
+    assert {test.message for test in tests} == {"the module did not build"}
