@@ -17,8 +17,8 @@ pytestmark = pytest.mark.usefixtures("home")
 VERSION = 'if [ "$1" = --version ]; then echo "QEMU emulator version 10.0"; exit; fi\n'
 #: Finds the console file among the arguments.
 CONSOLE = "for word; do case $word in file:*) console=${word#file:} ;; esac; done\n"
-BOOTS = VERSION + CONSOLE + 'echo "[    0.0] Linux version 6.12" >"$console"; sleep 60'
-HANGS = VERSION + CONSOLE + ': >"$console"; sleep 60'
+BOOTS = VERSION + CONSOLE + 'echo "[    0.0] Linux version 6.12" >"$console"; exec sleep 60'
+HANGS = VERSION + CONSOLE + ': >"$console"; exec sleep 60'
 REFUSES = VERSION + "echo warning: x >&2; echo 'Could not access KVM kernel module' >&2; exit 1"
 SILENT = VERSION + "exit 1"
 

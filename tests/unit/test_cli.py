@@ -17,7 +17,6 @@ import pytest
 
 from vexrun import cli
 
-ROOT = Path(__file__).resolve().parents[2]
 PASS, FAILED, USAGE, INFRASTRUCTURE = 0, 1, 2, 69
 
 
@@ -259,9 +258,7 @@ def test_a_cache_directory_that_cannot_be_made(vexrun: Vexrun, home: Path) -> No
     ended.told("The operating system refused: ", str(home / "cache"))
 
 
-def test_doctor_names_what_is_missing_and_the_fix(
-    vexrun: Vexrun, bare_machine: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_doctor_names_what_is_missing_and_the_fix(vexrun: Vexrun, bare_machine: Any) -> None:
     bare_machine.nothing_else()
     ended = vexrun("doctor", "--json")
     assert ended.code == INFRASTRUCTURE
@@ -309,7 +306,7 @@ def test_started_as_a_program(
     done = subprocess.run(
         [sys.executable, "-m", "vexrun.cli", *arguments],
         cwd=source_tree,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"},
+        env={**os.environ, "PYTHONWARNINGS": "error"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

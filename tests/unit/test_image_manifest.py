@@ -176,7 +176,7 @@ def test_a_checkout_elsewhere_has_the_same_key(checkout: Path) -> None:
     elsewhere = checkout.rename(checkout.with_name("another name"))
     out = subprocess.run(
         [sys.executable, "-c", code],
-        env={"PYTHONPATH": str(elsewhere), "PATH": os.environ["PATH"]},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(elsewhere), *sys.path])},
         cwd=elsewhere,
         check=True,
         capture_output=True,

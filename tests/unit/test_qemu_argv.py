@@ -155,9 +155,14 @@ def test_serials_are_unique() -> None:
     assert len({kind.serial for kind in SCRATCH_DISKS}) == len(SCRATCH_DISKS)
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> list[ScratchDisk]:
+    return make_scratch_files(ScratchPlan(3), tmp_path_factory.mktemp("disks"))
+
+
 @pytest.fixture
-def disks(tmp_path: Path) -> dict[str, Path]:
-    return {disk.serial: disk.file for disk in make_scratch_files(ScratchPlan(3), tmp_path)}
+def disks(made: list[ScratchDisk]) -> dict[str, Path]:
+    return {disk.serial: disk.file for disk in made}
 
 
 def test_the_disk_under_test_has_the_asked_size_and_no_zeroes(disks: dict[str, Path]) -> None:
@@ -172,8 +177,7 @@ def test_one_disk_is_too_small_for_any_filesystem(disks: dict[str, Path]) -> Non
     assert disks["vexrun-small"].stat().st_size == 8192
 
 
-def test_fixed_sizes_do_not_follow_the_subject(tmp_path: Path) -> None:
-    plan = ScratchPlan(1)
-    for disk in make_scratch_files(plan, tmp_path):
-        assert (disk.file.stat().st_size != 2**20) == (disk.serial in plan.fixed)
+def test_fixed_sizes_do_not_follow_the_subject(made: list[ScratchDisk]) -> None:
+    for disk in made:
+        assert (disk.file.stat().st_size != 3 * 2**20) == (disk.serial in ScratchPlan().fixed)
         assert disk.readonly == (disk.serial == "vexrun-noise")

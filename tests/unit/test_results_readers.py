@@ -93,7 +93,7 @@ def test_a_newer_schema_names_who_wrote_it(tmp_path: Path) -> None:
 def test_a_missing_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="There is no run at") as caught:
         load_results(tmp_path / "20261121-000000-0000")
-    assert "`vexrun history`" in caught.value.hint
+    assert "`vexrun test`" in caught.value.hint
 
 
 def test_a_directory_without_results_says_what_it_holds(tmp_path: Path) -> None:

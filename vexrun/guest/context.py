@@ -11,6 +11,7 @@ from vexrun.subject import Subject
 
 #: Where tests mount the filesystem under test, in the target.
 MOUNT_POINT = "/mnt/vexrun"
+SECOND_MOUNT_POINT = "/mnt/vexrun-second"
 
 
 class BuiltModule(BaseModel):

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vexrun.guest import mounting_in_guest
-from vexrun.guest.context import MOUNT_POINT, RunContext
+from vexrun.guest.context import MOUNT_POINT, SECOND_MOUNT_POINT, RunContext
 from vexrun.guest.scratch import Scratch
 from vexrun.subject import Backing
 
 if TYPE_CHECKING:
     from vexrun.guest.fixtures import Guest
-
-SECOND_MOUNT_POINT = "/mnt/vexrun-second"
 
 
 class Filesystem:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import mount_in_guest as guest_code
 import pytest
 from vexrun.guest import mounting_in_guest
-from vexrun.guest.filesystem import SECOND_MOUNT_POINT, Filesystem
+from vexrun.guest.context import SECOND_MOUNT_POINT
+from vexrun.guest.filesystem import Filesystem
 from vexrun.guest.fixtures import Guest
 from vexrun.guest.payload import GuestPython
 from vexrun.guest.scratch import Scratch
