@@ -54,7 +54,7 @@ unit: setup
 	pytest tests/unit
 
 vm-tests: setup
-	pytest tests/vm -m "vm and not slow"
+	pytest tests/vm -m "not slow"
 
 canaries: setup
 	pytest tests/canaries -m smoke

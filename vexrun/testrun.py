@@ -22,13 +22,13 @@ from vexrun import process
 from vexrun.categories import Category
 from vexrun.errors import InfrastructureError, TargetLostError
 from vexrun.events import Emit, KernelEventSeen, Stages, TestFinished, TestStarted
-from vexrun.guest.context import MOUNT_POINT, SECOND_MOUNT_POINT, RunContext
+from vexrun.guest.context import RunContext
 from vexrun.guest.protocol import ANSWER_FD, CONTEXT_FILE, CONTINUE, EVENT_FD, STOP
 from vexrun.layout import data_root
 from vexrun.results.model import BAD, KernelEvent, Outcome, TestResult
 from vexrun.target.kernel_watch import KernelCheck
 from vexrun.target.vm import VmTarget
-from vexrun.vm.ssh import HOST_ALIAS, GuestTimeoutError
+from vexrun.vm.ssh import HOST_ALIAS
 
 #: After the kernel said something bad a test may finish by itself for so long, at KVM speed.
 _GRACE_AFTER_EVENT_S = 4.0
@@ -92,7 +92,7 @@ class TestRun:
         if self.target is None or not ran:
             return
         begun = time.monotonic()
-        raw, said = self._umount_and_unload(self.target)
+        raw, said = self.target.umount_and_unload()
         check = self.target.check_kernel(8.0 * self.target.slowdown)
         outcome, text = _outcome_of(raw, said, check)
         result = TestResult(
@@ -111,24 +111,6 @@ class TestRun:
         self.result.kernel_events += check.events
         self.result.notes += [note for note in check.notes if note not in self.result.notes]
         self.emit(TestFinished(result))
-
-    def _umount_and_unload(self, target: VmTarget) -> tuple[str, str]:
-        """Raw outcome and message, as the test process would report them."""
-        name = self.context.subject.module.sysfs_name
-        command = (
-            f"cd /; for path in {MOUNT_POINT} {SECOND_MOUNT_POINT}; do "
-            'while grep -q " $path " /proc/self/mounts; do umount $path || exit 1; done; done; '
-            f"if [ -d /sys/module/{name} ]; then rmmod {name} || exit 1; fi; sync; sleep 1"
-        )
-        try:
-            done = target.machine.shell.run(command, timeout_s=20.0 * target.slowdown)
-        except GuestTimeoutError as error:
-            return "hung", error.message
-        except TargetLostError as error:
-            return "lost", error.message
-        if done.returncode != 0:
-            return "failed", f"umount or rmmod failed at the end: {done.tail(3)}"
-        return "passed", ""
 
     def _replace_target(self) -> None:
         if self.target is None:

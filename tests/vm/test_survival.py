@@ -113,6 +113,7 @@ def test_missing_qemu_is_named(tmp_path: Path) -> None:
     assert "vexrun doctor" in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_two_runs_at_once(tmp_path: Path) -> None:
     runs = [start(tmp_path / str(number), "--only", "module") for number in range(2)]
     assert [run.wait(1800) for run in runs] == [0, 0]

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from vexrun.errors import InfrastructureError, TargetLostError
 from vexrun.events import Emit
+from vexrun.guest.context import MOUNT_POINT, SECOND_MOUNT_POINT
 from vexrun.image.catalog import Image
 from vexrun.playbook import InventoryHost
 from vexrun.results.model import TargetInfo
@@ -22,6 +23,7 @@ from vexrun.vm.disks import ScratchPlan
 from vexrun.vm.kmsg import KmsgFollower
 from vexrun.vm.machine import Machine, MachinePlan, sweep_dead_machines
 from vexrun.vm.snapshot import Snapshot, guest_inventory
+from vexrun.vm.ssh import GuestTimeoutError
 
 #: Seconds from starting QEMU to the first ssh command on a current machine with KVM.
 _KVM_BOOT_S = 4.0
@@ -247,6 +249,24 @@ class VmTarget:
     def install(self, directory: Path, files: list[Path], destination: PurePosixPath) -> None:
         """Copy built files into the guest, at the paths the guest would have built them."""
         self.machine.shell.send_files(files, directory, str(destination))
+
+    def umount_and_unload(self) -> tuple[str, str]:
+        """Leave the kernel without the subject: `passed`, `failed`, `hung` or `lost`, and why."""
+        name = self.plan.subject.module.sysfs_name
+        command = (
+            f"cd /; for path in {MOUNT_POINT} {SECOND_MOUNT_POINT}; do "
+            'while grep -q " $path " /proc/self/mounts; do umount $path || exit 1; done; done; '
+            f"if [ -d /sys/module/{name} ]; then rmmod {name} || exit 1; fi; sync; sleep 1"
+        )
+        try:
+            done = self.machine.shell.run(command, timeout_s=20.0 * self.slowdown)
+        except GuestTimeoutError as error:
+            return "hung", error.message
+        except TargetLostError as error:
+            return "lost", error.message
+        if done.returncode != 0:
+            return "failed", f"umount or rmmod failed at the end: {done.tail(3)}"
+        return "passed", ""
 
     def inventory(self) -> InventoryHost:
         """The guest as an Ansible host."""
