@@ -257,6 +257,7 @@ class Session:
                 build_id=file.build_id,
                 vermagic=file.vermagic,
                 licence=file.modinfo.get("license"),
+                depends=file.depends,
             )
         slowdown = self.target.slowdown if self.target else 1.0
         if self.target is None and self.config.needs_guest:

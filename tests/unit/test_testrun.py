@@ -77,6 +77,8 @@ def whole(identifier: str, outcome: str = "passed", message: str = "") -> list[S
 M1, M2, M3 = "mount/t.py::test_1", "mount/t.py::test_2", "mount/t.py::test_3"
 F1, B1 = "fsops/t.py::test_1", "build/t.py::test_1"
 
+TEARDOWN = "teardown/umount_and_unload"
+
 OOPS = KernelEvent(event_class="oops", title="NULL pointer in demo_mount")
 
 
@@ -101,6 +103,8 @@ class FakeTarget:
         self.end: str | None = None
         #: What the kernel check after each test says; clean once they are used up.
         self.checks: list[KernelCheck | Exception] = []
+        #: What unmounting and unloading at the very end comes to.
+        self.teardown = ("passed", "")
 
     def disks(self) -> dict[str, str]:
         return {"vexrun-scratch0": "/dev/disk/by-id/virtio-vexrun-scratch0"}
@@ -118,6 +122,9 @@ class FakeTarget:
             raise check
         return check
 
+    def umount_and_unload(self) -> tuple[str, str]:
+        return self.teardown
+
     def restore(self) -> None:
         self.restores += 1
         self.end = None
@@ -132,6 +139,7 @@ class Run:
         self.target = target
         self.plans: dict[str, list[Step]] = {}
         self.events: list[Event] = []
+        self.teardown: TestResult | None = None
         self.stages = Stages(self.events.append)
         self.run = TestRun(context, target, directory, self.events.append, self.stages)
         self.run._pytest_argv = self._argv
@@ -142,7 +150,9 @@ class Run:
 
     def __call__(self, *categories: Category) -> dict[str, TestResult]:
         found = self.run.run(categories)
-        return {test.id: test for test in found.tests}
+        tests = {test.id: test for test in found.tests}
+        self.teardown = tests.pop(TEARDOWN, None)
+        return tests
 
     @property
     def heard(self) -> list[str]:
@@ -188,7 +198,7 @@ def test_each_test_is_told_as_it_went(run: Run) -> None:
     assert run.target is not None
     assert run.target.restores == 0
     kinds = [type(event) for event in run.events]
-    assert kinds == [TestStarted, TestFinished] * 3
+    assert kinds[:6] == [TestStarted, TestFinished] * 3
     assert run.stages.durations["tests: mount"] > 0
 
 
@@ -399,6 +409,51 @@ def test_a_failure_without_a_machine_restarts_nothing(run: Run) -> None:
     assert outcomes(run(BUILD, MOUNT)) == {B1: "failed", M1: "passed"}
     assert run.target is not None
     assert run.target.restores == 0
+
+
+# -- the end -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ended", "check", "outcome", "message"),
+    [
+        (("passed", ""), KernelCheck(), Outcome.PASSED, ""),
+        (("failed", "rmmod: in use"), KernelCheck(), Outcome.FAILED, "rmmod: in use"),
+        (("passed", ""), KernelCheck([OOPS]), Outcome.CRASHED, OOPS.title),
+        (("hung", "20 s"), KernelCheck(), Outcome.HUNG, "20 s"),
+        (("lost", "gone"), KernelCheck(), Outcome.ERROR, "the target was lost: gone"),
+    ],
+    ids=["clean", "still in use", "late oops", "hangs", "lost"],
+)
+def test_unmounting_and_unloading_at_the_end_is_judged_too(
+    run: Run, ended: tuple[str, str], check: KernelCheck, outcome: Outcome, message: str
+) -> None:
+    assert run.target is not None
+    run.target.teardown = ended
+    run.target.checks = [KernelCheck(), check]
+    run.plans["mount"] = [collected(M1), *whole(M1)]
+    assert outcomes(run(MOUNT)) == {M1: "passed"}
+    assert run.teardown is not None
+    assert (run.teardown.outcome, run.teardown.message) == (outcome, message)
+    assert run.teardown.category == "teardown", "no selected category may live on it"
+    assert [event.title for event in run.run.result.kernel_events] == [
+        event.title for event in check.events
+    ]
+
+
+def test_without_a_guest_there_is_nothing_to_tear_down(run: Run, without_target: Run) -> None:
+    for each in (run, without_target):
+        each.plans["build"] = [collected(B1), *whole(B1)]
+        each(BUILD)
+        assert each.teardown is None
+
+
+def test_a_machine_that_broke_is_not_torn_down(run: Run) -> None:
+    assert run.target is not None
+    run.target.checks = [KernelCheck([OOPS.model_copy()])]
+    run.plans["mount"] = [collected(M1), *whole(M1)]
+    run(MOUNT)
+    assert run.teardown is None
 
 
 # -- a process that tells too little -------------------------------------------------------------

@@ -26,6 +26,7 @@ class BuiltModule(BaseModel):
     build_id: str | None
     vermagic: str | None
     licence: str | None
+    depends: list[str] = Field(default_factory=list)  # as modpost found out
 
 
 class BuiltTool(BaseModel):
