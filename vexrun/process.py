@@ -6,9 +6,11 @@ and the death signal of its parent: when vexrun dies, whatever kills it, its chi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -110,23 +112,30 @@ def run(
     """
     if find_program(argv[0]) is None:
         raise _missing(argv)
-    try:
-        done = subprocess.run(
-            _bound_to_us(argv),
-            cwd=cwd,
-            env=minimal_environment(env),
-            input=input_text.encode() if input_text is not None else None,
-            stdin=subprocess.DEVNULL if input_text is None else None,
-            capture_output=True,
-            timeout=timeout,
-            pass_fds=pass_fds,
-        )
-    except subprocess.TimeoutExpired as expired:
-        raise InfrastructureError(
-            f"'{argv[0]}' did not finish within {timeout:.0f} s and was killed.",
-            evidence=f"$ {paste(argv)}\n" + _decode(expired.stdout)[-2000:],
-        ) from expired
-    completed = Completed(tuple(argv), done.returncode, _decode(done.stdout), _decode(done.stderr))
+    with subprocess.Popen(
+        _bound_to_us(argv),
+        cwd=cwd,
+        env=minimal_environment(env),
+        stdin=subprocess.DEVNULL if input_text is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pass_fds=pass_fds,
+        start_new_session=True,
+    ) as child:
+        try:
+            given = input_text.encode() if input_text is not None else None
+            out, err = child.communicate(given, timeout)
+        except BaseException as error:
+            # The whole group: what the child has started must not outlive it.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            raise InfrastructureError(
+                f"'{argv[0]}' did not finish within {timeout:.0f} s and was killed.",
+                evidence=f"$ {paste(argv)}\n" + _decode(error.stdout)[-2000:],
+            ) from error
+    completed = Completed(tuple(argv), child.returncode, _decode(out), _decode(err))
     if log is not None:
         with log.open("a") as stream:
             stream.write(f"$ {paste(argv)}\n{completed.output}")

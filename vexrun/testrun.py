@@ -32,6 +32,8 @@ from vexrun.vm.ssh import HOST_ALIAS
 
 #: After the kernel said something bad a test may finish by itself for so long, at KVM speed.
 _GRACE_AFTER_EVENT_S = 4.0
+#: Collecting takes a second; a test process that is mute for so long is stuck.
+_MUTE_S = 300.0
 #: Commands time out first and name themselves; the session's own deadline is the backstop.
 _BACKSTOP = 2.5
 
@@ -175,6 +177,7 @@ class _Conversation:
         self._done: set[str] = set()
         self._current: str | None = None
         self._begun = 0.0
+        self._heard = 0.0
         self._boundary = time.monotonic()
         self._trouble_since: float | None = None
 
@@ -183,12 +186,14 @@ class _Conversation:
     def hold(self, events: int, answers: int, child: int) -> None:
         """Serve the test process until it ends or its target breaks."""
         buffered = b""
+        self._heard = time.monotonic()
         while self.broken_in is None:
             readable, _, _ = select.select([events], [], [], 0.2)
             if readable:
                 data = os.read(events, 1 << 16)
                 if not data:
                     return
+                self._heard = time.monotonic()
                 buffered += data
                 *lines, buffered = buffered.split(b"\n")
                 for line in lines:
@@ -197,6 +202,11 @@ class _Conversation:
                 # The test cannot end by itself: its process goes first, then its target.
                 os.killpg(child, signal.SIGKILL)
                 self._conclude_abandoned(reason)
+            elif self._current is None and time.monotonic() - self._heard > _MUTE_S:
+                raise InfrastructureError(
+                    f"The test process has said nothing for {_MUTE_S:.0f} s, outside any test.",
+                    evidence=_tail(self.run.rundir / "pytest.log"),
+                )
 
     def _take(self, message: dict[str, Any], answers: int) -> None:
         kind = message["event"]
@@ -295,6 +305,8 @@ class _Conversation:
         check = self._check_kernel(identifier)
         if check.events:
             outcome, text = Outcome.CRASHED, f"{check.events[0].title} ({reason})"
+        elif check.log_lost:
+            outcome, text = Outcome.ERROR, f"{check.log_lost} ({reason})"
         else:
             outcome, text = otherwise, reason
         result = TestResult(

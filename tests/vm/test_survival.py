@@ -60,6 +60,18 @@ def test_kill_9_leaves_no_machine_and_does_not_spoil_the_next_run(
     assert (again.status, again.results["verdict"]) == (0, "pass"), again.results["reasons"]
 
 
+def test_qemu_killed_from_outside_is_nobodys_failure(tmp_path: Path) -> None:
+    vexrun = start(tmp_path, "--only", "fsops")
+    wait_until(lambda: first_test_passed(tmp_path), 1800)
+    (qemu,) = qemus_of(str(tmp_path))
+    os.kill(qemu, signal.SIGKILL)
+    assert vexrun.wait(600) == 69
+    results = json.loads((tmp_path / "runs" / "latest" / "results.json").read_text())
+    assert results["verdict"] == "error", results["reasons"]
+    assert results["kernel_events"] == []
+    assert (tmp_path / "runs" / "latest" / "console.log").stat().st_size > 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_is_reported_and_leaves_no_machine(
     number: signal.Signals, tmp_path: Path

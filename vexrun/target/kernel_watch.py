@@ -103,7 +103,13 @@ class KernelWatch:
                 self.console.take_events(),
                 log_lost=f"the state of the kernel could not be read: {done.tail(3)}",
             )
-        taint, boot_id = _parse_state(done.stdout)
+        try:
+            taint, boot_id = _parse_state(done.stdout)
+        except ValueError:
+            return KernelCheck(
+                self.console.take_events(),
+                log_lost=f"the state of the kernel could not be read: '{done.tail(3)}'",
+            )
         in_buffer, came = self.kmsg.read_until(self._name(self._count), self.patience_s)
         self.dmesg += in_buffer
         lost = ""

@@ -217,6 +217,11 @@ class Machine:
             return f"QEMU is gone (exit status {status})"
         return None
 
+    @property
+    def process_gone(self) -> bool:
+        """QEMU itself has ended, without having reported an end of its guest."""
+        return not self._process_alive() and self.end_event() is None
+
     def _process_alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
