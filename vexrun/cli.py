@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -195,6 +196,10 @@ def _no_space(error: OSError) -> NoReturn:
 
 def main() -> None:
     """Console entry point."""
+    for stream in (sys.stdout, sys.stderr):
+        # What a guest prints may hold bytes that no locale can encode.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     with errors_as_messages():
         app(standalone_mode=True)
 

@@ -76,6 +76,12 @@ def make_config(
             f"The source tree '{source}' is not a directory.",
             hint="Give the directory of the module's source tree, or leave SOURCE out.",
         )
+    if source is not None and not str(source).isprintable():
+        raise ConfigError(
+            f"The path of the source tree, {str(source)!r}, has unprintable or undecodable "
+            "characters.",
+            hint="Rename the directory.",
+        )
     _refuse_what_is_not_here(target, backend)
     path = subject_file or (source or Path()) / SUBJECT_FILE_NAME
     subject = load_subject(path)

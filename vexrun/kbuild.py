@@ -65,6 +65,8 @@ class BuildOutcome:
     tools_dir: Path
     duration_s: float
     command: str
+    #: Other modules the same build made, by their path inside; the one under test may need them.
+    siblings: dict[PurePosixPath, ModuleFile] = field(default_factory=dict)
 
     @property
     def module_step(self) -> StepResult:
@@ -176,7 +178,14 @@ class NativeBuilder:
         begun = time.monotonic()
         done = run_in_root(
             self.image.rootfs,
-            ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--", *inner],
+            [
+                "setpriv",
+                "--bounding-set=-all,+dac_read_search",
+                "--inh-caps=-all",
+                "--no-new-privs",
+                "--",
+                *inner,
+            ],
             binds=[
                 Bind(build_script().parent, "/srv"),
                 Bind(self.source, str(GUEST_SOURCE_DIR)),
@@ -216,8 +225,25 @@ def read_outcome(
         f"{key}={_make_value(value)}" for key, value in sorted(spec.make_vars.items())
     )
     return BuildOutcome(
-        spec.variant, where, steps, module, tools_dir, duration_s, f"{command} modules"
+        spec.variant,
+        where,
+        steps,
+        module,
+        tools_dir,
+        duration_s,
+        f"{command} modules",
+        _siblings(outside(spec.directory), spec) if module is not None else {},
     )
+
+
+def _siblings(directory: Path, spec: BuildSpec) -> dict[PurePosixPath, ModuleFile]:
+    """Every other .ko below the build directory, by its path inside."""
+    found = {}
+    for path in sorted(directory.rglob("*.ko")):
+        inside = spec.directory / path.relative_to(directory).as_posix()
+        if inside != spec.ko_path:
+            found[inside] = read_module_file(path)
+    return found
 
 
 def _steps(output: str, logs: Path) -> list[StepResult]:

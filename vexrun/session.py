@@ -6,7 +6,8 @@ import os
 import shutil
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from traceback import format_exception
 
 from vexrun import __version__, tree
 from vexrun.categories import Category
@@ -27,6 +28,7 @@ from vexrun.kbuild import (
     BuildSpec,
     NativeBuilder,
 )
+from vexrun.module_file import ModuleFile
 from vexrun.report import write_reports
 from vexrun.results.model import ModuleInfo, RunResults, SubjectInfo, TargetInfo
 from vexrun.rundir import RunDir
@@ -62,10 +64,8 @@ def run_session(config: RunConfig, draw: Emit) -> RunResults:
         raise
     except VexrunError as error:
         session.record_error(error)
-    except BaseException:
-        with uninterruptible():
-            session.close()
-        raise
+    except Exception as error:  # noqa: BLE001 - the findings so far must be written, whatever broke
+        session.record_unexpected(error)
     with uninterruptible():
         session.close()
         session.finish(interrupted=interrupted)
@@ -249,16 +249,7 @@ class Session:
                 build_id=file.build_id,
                 vermagic=file.vermagic,
             )
-            built = BuiltModule(
-                path=str(spec.ko_path),
-                name=file.internal_name,
-                sha256=file.sha256,
-                srcversion=file.srcversion,
-                build_id=file.build_id,
-                vermagic=file.vermagic,
-                licence=file.modinfo.get("license"),
-                depends=file.depends,
-            )
+            built = _built_module(file, spec.ko_path)
         slowdown = self.target.slowdown if self.target else 1.0
         if self.target is None and self.config.needs_guest:
             slowdown = self._accelerator.slowdown
@@ -274,6 +265,7 @@ class Session:
                 if step.name != "module"
             ],
             module=built,
+            siblings=[_built_module(file, path) for path, file in main.siblings.items()],
             target_tools=str(spec.tools_dir),
             timeouts_s={row.name: row.timeout_s * slowdown for row in self.config.categories},
             slowdown=slowdown,
@@ -299,9 +291,14 @@ class Session:
         assert self.target is not None, "there is a target to install into"
         spec = BuildSpec.main(self.config.subject)
         outside = builds.main.tools_dir.parent.parent
-        files = [spec.ko_path.relative_to(GUEST_BUILD_ROOT)]
+        files = [
+            path.relative_to(GUEST_BUILD_ROOT) for path in (spec.ko_path, *builds.main.siblings)
+        ]
         if self.config.subject.tool_names:
             files.append(spec.tools_dir.relative_to(GUEST_BUILD_ROOT))
+        self.target.siblings = [
+            (file.internal_name or "").replace("-", "_") for file in builds.main.siblings.values()
+        ]
         self.target.on_start = lambda target: target.install(
             outside, [Path(str(file)) for file in files], GUEST_BUILD_ROOT
         )
@@ -328,6 +325,12 @@ class Session:
     def record_error(self, error: VexrunError) -> None:
         parts = [error.message, error.evidence, error.hint]
         self.results.error = "\n".join(part for part in parts if part)
+
+    def record_unexpected(self, error: Exception) -> None:
+        """A defect of vexrun or a refusal of the operating system: named, and never a pass."""
+        (self.rundir.path / "traceback.txt").write_text("".join(format_exception(error)))
+        what = f"{type(error).__name__}: {error}"
+        self.results.error = f"vexrun itself broke off: {what} (see traceback.txt)"
 
     def abandon(self) -> None:
         """The request itself was wrong: nothing ran, so there is no run to keep."""
@@ -358,13 +361,7 @@ class Session:
             results.notes += found.notes
             self._prove_identity(found.module_identity)
         if self.source is not None:
-            after = tree.measure(self.source.path)
-            results.subject.tree_sha256_after = after.sha256
-            if after.fingerprint != self._state_before.fingerprint:
-                results.notes.append(
-                    "Something in the source directory changed during the run (vexrun itself "
-                    "only ever sees it read-only)."
-                )
+            self._measure_again(self.source.path)
         order = {name: index for index, name in enumerate(results.selected_categories)}
         results.tests.sort(key=lambda test: order.get(test.category, len(order)))
         results.stale_expectations = apply_expectations(results.tests, self.config.expectations)
@@ -379,6 +376,23 @@ class Session:
         finally:
             self.rundir.close()
 
+    def _measure_again(self, path: Path) -> None:
+        """The tree at the end; one that cannot be read any more is a changed one."""
+        subject = self.results.subject
+        if not subject.tree_sha256:
+            return
+        try:
+            after = tree.measure(path)
+        except (OSError, ConfigError) as error:
+            subject.tree_sha256_after = f"unreadable: {error}"
+            return
+        subject.tree_sha256_after = after.sha256
+        if after.fingerprint != self._state_before.fingerprint:
+            self.results.notes.append(
+                "Something in the source directory changed during the run (vexrun itself only "
+                "ever sees it read-only)."
+            )
+
     def _prove_identity(self, loaded: dict[str, str | None] | None) -> None:
         module = self.results.module
         if loaded is None:
@@ -391,6 +405,19 @@ class Session:
         )
         known = [pair for pair in pairs if any(pair)]
         module.identity_proven = bool(known) and all(ours == theirs for ours, theirs in known)
+
+
+def _built_module(file: ModuleFile, path: PurePosixPath) -> BuiltModule:
+    return BuiltModule(
+        path=str(path),
+        name=file.internal_name,
+        sha256=file.sha256,
+        srcversion=file.srcversion,
+        build_id=file.build_id,
+        vermagic=file.vermagic,
+        licence=file.modinfo.get("license"),
+        depends=file.depends,
+    )
 
 
 def _now() -> str:

@@ -296,8 +296,10 @@ class Subject(_Section):
                         f"'{key}' uses '{{tools}}/{used}', but no [[tools]] or [[crates]] entry "
                         f"makes '{used}' (declared: {declared})"
                     )
+        if "module" in self.tool_names:
+            raise ValueError("no tool or crate may be called 'module': that is the module's step")
         names = [variant.name for variant in self.variants]
-        if "default" in names or len(set(names)) != len(names):
+        if {"default", "tools"} & set(names) or len(set(names)) != len(names):
             raise ValueError(
                 "[[variants]] need names of their own, and 'default' is the main build"
             )

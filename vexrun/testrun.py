@@ -141,6 +141,7 @@ class TestRun:
             (self.rundir / "pytest.log").open("ab") as log,
             process.running(
                 self._pytest_argv(categories),
+                cwd=self.rundir,
                 env=environment,
                 stdout=log,
                 pass_fds=(event_write, answer_read),
@@ -158,7 +159,8 @@ class TestRun:
 
     def _pytest_argv(self, categories: Sequence[Category]) -> list[str]:
         root = data_root() / "tests" / "guest"
-        argv = [sys.executable, "-m", "pytest", "-c", str(root / "pytest.ini")]
+        # -P: modules of the current directory (the user's source tree) must not be imported.
+        argv = [sys.executable, "-P", "-m", "pytest", "-c", str(root / "pytest.ini")]
         argv += [f"--rootdir={root}", "-q", "-p", "no:cacheprovider"]
         argv += ["-p", "testinfra.plugin", "-p", "vexrun.guest.plugin"]
         if self.context.ssh_config is not None:
@@ -229,6 +231,7 @@ class _Conversation:
         elif kind == "finished":
             self._conclude(message)
             os.write(answers, f"{STOP if self.broken_in else CONTINUE}\n".encode())
+            self._heard = time.monotonic()
 
     # -- noticing ---------------------------------------------------------------------------
 
@@ -324,7 +327,7 @@ class _Conversation:
     def _check_kernel(self, identifier: str) -> KernelCheck:
         if self.run.target is None:
             return KernelCheck()
-        timeout = 8.0 * self.run.target.slowdown
+        timeout = max(60.0, 8.0 * self.run.target.slowdown)
         try:
             check = self.run.target.check_kernel(timeout)
         except TargetLostError as error:

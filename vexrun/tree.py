@@ -27,7 +27,11 @@ BUILD_PRODUCTS = (
 _VERSION_CONTROL = (".git", ".hg", ".svn")
 _PRODUCT_DIRECTORIES = (".tmp_versions",)
 #: Looks only: without optional locks `git status` would rewrite the user's index.
-_GIT = ("git", "--no-optional-locks", "-c", "safe.directory=*", "-C")
+#: A tree of another user must not run code through its .git/config: no hooks, no monitor.
+_GIT = (
+    *("git", "--no-optional-locks", "-c", "safe.directory=*"),
+    *("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-C"),
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def _is_product_directory(parent: Path, name: str) -> bool:
 
 def source_files(root: Path) -> Iterator[Path]:
     """Source files and symbolic links below `root`, relative and sorted; no build products."""
-    for directory, subdirectories, names in os.walk(root):
+    for directory, subdirectories, names in os.walk(root, onerror=_unreadable):
         here = Path(directory)
         links = [name for name in subdirectories if (here / name).is_symlink()]
         subdirectories[:] = sorted(
@@ -73,7 +77,7 @@ def source_files(root: Path) -> Iterator[Path]:
 def build_products(root: Path) -> list[Path]:
     """Build products lying in the tree that git does not ignore, relative to `root`."""
     found = []
-    for directory, subdirectories, names in os.walk(root):
+    for directory, subdirectories, names in os.walk(root, onerror=_unreadable):
         here = Path(directory)
         subdirectories[:] = [
             name
@@ -112,7 +116,7 @@ def measure(root: Path) -> SourceState:
             executable = b"x" if path.stat().st_mode & 0o111 else b"-"
             content.update(executable + hashlib.sha256(_read(path)).digest())
     everything = hashlib.sha256()
-    for directory, subdirectories, names in os.walk(root):
+    for directory, subdirectories, names in os.walk(root, onerror=_unreadable):
         subdirectories[:] = sorted(n for n in subdirectories if n not in _VERSION_CONTROL)
         for name in sorted(subdirectories + names):
             path = Path(directory) / name
@@ -121,6 +125,14 @@ def measure(root: Path) -> SourceState:
             size = 0 if path.is_dir() and not path.is_symlink() else status.st_size
             everything.update(repr((*record, size)).encode(errors="surrogateescape"))
     return SourceState(content.hexdigest(), everything.hexdigest())
+
+
+def _unreadable(error: OSError) -> None:
+    """For os.walk, which otherwise passes over what it cannot read."""
+    raise ConfigError(
+        f"The source directory '{error.filename}' cannot be read: {error.strerror}.",
+        hint="Give the user that runs vexrun read access to the whole tree.",
+    ) from error
 
 
 def _read(path: Path) -> bytes:
@@ -162,7 +174,15 @@ def git_state(root: Path) -> Commit:
         return Commit(None, None)
     git = [*_GIT, str(root)]
     head = run([*git, "rev-parse", "HEAD"], check=False)
-    status = run([*git, "status", "--porcelain", "--", "."], check=False)
     if head.returncode != 0:
         return Commit(None, None)
+    if _has_filters(root):
+        # `git status` would run the commands that the tree's own configuration names.
+        return Commit(head.stdout.strip(), None)
+    status = run([*git, "status", "--porcelain", "--", "."], check=False)
     return Commit(head.stdout.strip(), bool(status.stdout.strip()))
+
+
+def _has_filters(root: Path) -> bool:
+    listed = run([*_GIT, str(root), "config", "--local", "--name-only", "--list"], check=False)
+    return any(key.startswith("filter.") for key in listed.stdout.splitlines())

@@ -52,6 +52,8 @@ class RunContext(BaseModel):
     rebuild: VariantBuild | None = None
     tools: list[BuiltTool] = Field(default_factory=list)
     module: BuiltModule | None = None
+    #: Other modules of the same build, which the one under test may depend on.
+    siblings: list[BuiltModule] = Field(default_factory=list)
     target_tools: str = ""
     ssh_config: Path | None = None
     disks: dict[str, str] = Field(default_factory=dict)

@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vexrun.guest.context import RunContext
+from vexrun.guest.context import BuiltModule, RunContext
 from vexrun.guest.protocol import SessionLink
 from vexrun.kernel_log import explain_refusal
 
@@ -42,7 +42,7 @@ class KernelModule:
         declared = self.context.subject.module
         # insmod resolves nothing by itself: what modpost found comes on top of what is declared.
         for needed in dict.fromkeys([*declared.needs, *built.depends]):
-            self.guest.check(f"modprobe {shlex.quote(needed)}")
+            self._provide(needed)
         command = shlex.join(["insmod", built.path, *self.parameters().split()])
         status, out, err = self.guest.run(command)
         if status != 0:
@@ -54,6 +54,26 @@ class KernelModule:
             )
         assert self.is_loaded(), f"insmod said it worked, but /sys/module/{self.name} is not there"
         self.prove_identity()
+
+    def _provide(self, name: str) -> None:
+        """Load a module that the one under test needs: this build's own, else the kernel's."""
+        sibling = self._sibling(name)
+        if sibling is None:
+            self.guest.check(f"modprobe {shlex.quote(name)}")
+            return
+        directory = f"/sys/module/{_sysfs(name)}"
+        if not self.guest.exists(directory):
+            for needed in sibling.depends:
+                self._provide(needed)
+            self.guest.check(shlex.join(["insmod", sibling.path]))
+        _assert_same(_sysfs(name), sibling, self._identity_of(_sysfs(name)))
+
+    def _sibling(self, name: str) -> BuiltModule | None:
+        """The module of this name that the same build made, if it made one."""
+        wanted = _sysfs(name)
+        return next(
+            (each for each in self.context.siblings if _sysfs(each.name or "") == wanted), None
+        )
 
     def parameters(self) -> str:
         """The declared parameters as insmod and finit_module(2) take them."""
@@ -75,6 +95,10 @@ class KernelModule:
             f"(references: {self.references()})"
         )
         assert not self.is_loaded(), f"rmmod said it worked, but /sys/module/{self.name} is there"
+        for sibling in reversed(self.context.siblings):
+            name = _sysfs(sibling.name or "")
+            if self.guest.exists(f"/sys/module/{name}"):
+                self.guest.check(f"rmmod {name}")
 
     def references(self) -> int:
         """The module's reference count."""
@@ -84,7 +108,10 @@ class KernelModule:
 
     def identity(self) -> Identity:
         """srcversion and build id of what is loaded, read from /sys/module."""
-        directory = f"/sys/module/{self.name}"
+        return self._identity_of(self.name)
+
+    def _identity_of(self, name: str) -> Identity:
+        directory = f"/sys/module/{name}"
         srcversion = self.guest.read(f"{directory}/srcversion") or ""
         note = self.guest.read_bytes(f"{directory}/notes/.note.gnu.build-id") or b""
         # An ELF note: three 4-byte words, the name 'GNU\0', then the id.
@@ -97,19 +124,31 @@ class KernelModule:
         loaded = self.identity()
         if self.link is not None:
             self.link.tell("module_loaded", srcversion=loaded.srcversion, build_id=loaded.build_id)
-        assert loaded.srcversion or loaded.build_id, (
-            f"the loaded module '{self.name}' has neither srcversion nor build id, "
-            "so it cannot be proven to be the built file"
-        )
-        for what, ours, theirs in (
-            ("srcversion", built.srcversion, loaded.srcversion),
-            ("build id", built.build_id, loaded.build_id),
-        ):
-            if ours or theirs:
-                assert ours == theirs, (
-                    f"the loaded module '{self.name}' is not the built file: its {what} is "
-                    f"{theirs}, the file's is {ours}"
-                )
+        _assert_same(self.name, built, loaded)
+        for needed in built.depends:
+            sibling = self._sibling(needed)
+            if sibling is not None:
+                _assert_same(_sysfs(needed), sibling, self._identity_of(_sysfs(needed)))
+
+
+def _sysfs(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _assert_same(name: str, built: BuiltModule, loaded: Identity) -> None:
+    assert loaded.srcversion or loaded.build_id, (
+        f"the loaded module '{name}' has neither srcversion nor build id, "
+        "so it cannot be proven to be the built file"
+    )
+    for what, ours, theirs in (
+        ("srcversion", built.srcversion, loaded.srcversion),
+        ("build id", built.build_id, loaded.build_id),
+    ):
+        if ours or theirs:
+            assert ours == theirs, (
+                f"the loaded module '{name}' is not the built file: its {what} is "
+                f"{theirs}, the file's is {ours}"
+            )
 
 
 def _parameter(value: str | int | bool) -> str:

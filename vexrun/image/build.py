@@ -284,7 +284,13 @@ def _install(
     binds = [namespace.Bind(archive, "/var/cache/apt/archives", writable=True)]
     proxy = ["-o", f"Acquire::http::Proxy={settings.proxy}"] if settings.proxy else []
     apt = ["apt-get", "-q", *proxy, "-o", "APT::Keep-Downloaded-Packages=true"]
-    install = [*apt, "install", "-y", "--no-install-recommends", *packages]
+    # Package scripts must not start services: the processes would be the host's.
+    script = (
+        "printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d; "
+        '"$@"; status=$?; rm -f /usr/sbin/policy-rc.d; exit $status'
+    )
+    install = ["sh", "-c", script, "sh", *apt, "install", "-y", "--no-install-recommends"]
+    install += packages
     done = namespace.run_in_root(rootfs, install, binds=binds, check=False, log=log)
     if done.returncode != 0:
         # The lists of the image may be older than the mirror.

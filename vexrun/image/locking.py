@@ -33,9 +33,11 @@ def shared(path: Path) -> Iterator[None]:
 
 def is_locked(path: Path) -> bool:
     """Whether somebody holds a lock on `path` now."""
-    if not path.exists():
+    try:
+        stream = path.open("r")
+    except FileNotFoundError:
         return False
-    with path.open("a") as stream:
+    with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

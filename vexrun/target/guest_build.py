@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path, PurePosixPath
 
@@ -47,7 +48,11 @@ class GuestBuilder:
         done = Completed(tuple(spec.arguments(release, 0)), ran["rc"], ran["stdout"], ran["stderr"])
         for directory in (spec.logs_dir, spec.tools_dir):
             self._fetch(directory)
-        self._fetch(spec.ko_path)
+        made = self.target.machine.shell.run(
+            f"find {shlex.quote(str(spec.directory))} -name '*.ko'", check=True
+        ).stdout
+        for path in made.splitlines():
+            self._fetch(PurePosixPath(path))
         return read_outcome(spec, BuildPlace.GUEST, done, self.work, time.monotonic() - begun)
 
     def _fetch(self, inside: PurePosixPath) -> None:

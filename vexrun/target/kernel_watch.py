@@ -120,7 +120,8 @@ class KernelWatch:
         return self._judge(in_buffer, taint, boot_id, lost)
 
     def _judge(self, in_buffer: str, taint: int, boot_id: str, lost: str) -> KernelCheck:
-        events = self.console.take_events()
+        # What was printed after the mark is not in `in_buffer` yet: it is the next check's.
+        events = self.console.take_events(None if lost else self._name(self._count))
         notes: list[str] = []
         if self.kmsg.lost:
             # Nothing can be refuted any more: the console alone has everything.

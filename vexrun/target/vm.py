@@ -49,6 +49,8 @@ class VmTarget:
     def __init__(self, plan: VmPlan, emit: Emit) -> None:
         self.plan = plan
         self.emit = emit
+        #: Modules the subject's build made besides the one under test; unloaded after it.
+        self.siblings: list[str] = []
         #: Called after each start, for example to install the module again after a restore.
         self.on_start: Callable[[VmTarget], None] | None = None
         self.restores = 0
@@ -256,10 +258,14 @@ class VmTarget:
     def umount_and_unload(self) -> tuple[str, str]:
         """Leave the kernel without the subject: `passed`, `failed`, `hung` or `lost`, and why."""
         name = self.plan.subject.module.sysfs_name
+        others = " ".join(reversed(self.siblings))
         command = (
             f"cd /; for path in {MOUNT_POINT} {SECOND_MOUNT_POINT}; do "
             'while grep -q " $path " /proc/self/mounts; do umount $path || exit 1; done; done; '
-            f"if [ -d /sys/module/{name} ]; then rmmod {name} || exit 1; fi; sync; sleep 1"
+            f"if [ -d /sys/module/{name} ]; then rmmod {name} || exit 1; fi; "
+            f"for each in {others}; do "
+            "if [ -d /sys/module/$each ]; then rmmod $each || exit 1; fi; "
+            "done; sync; sleep 5"
         )
         try:
             done = self.machine.shell.run(command, timeout_s=20.0 * self.slowdown)

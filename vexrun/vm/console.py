@@ -9,6 +9,9 @@ from pathlib import Path
 from vexrun.kernel_log import KernelLogParser
 from vexrun.results.model import KernelEvent
 
+#: Bytes of recent output kept to look for marks in; more than one read, so none slips through.
+_KEPT = 4 << 20
+
 
 class ConsoleFollower:
     """Reads what a console log file gains and finds the kernel events in it.
@@ -30,7 +33,7 @@ class ConsoleFollower:
         found: list[KernelEvent] = []
         while data := self._stream.read(1 << 20):
             self.position += len(data)
-            self._recent = (self._recent + data)[-65536:]
+            self._recent = (self._recent + data)[-_KEPT:]
             found += self._parser.feed(data)
         self.events += found
         return found
@@ -59,11 +62,21 @@ class ConsoleFollower:
                 return False
             time.sleep(0.02)
 
-    def take_events(self) -> list[KernelEvent]:
-        """The events found since the last call, the open report included."""
+    def take_events(self, before: str | None = None) -> list[KernelEvent]:
+        """The events found since the last call, the open report included.
+
+        With `before`, only those printed before that text; younger ones wait for the next call.
+        """
         self.flush()
-        taken, self.events = self.events, []
+        limit = self._offset_of(before) if before is not None else None
+        taken = [e for e in self.events if limit is None or (e.console_offset or 0) < limit]
+        self.events = [event for event in self.events if event not in taken]
         return taken
+
+    def _offset_of(self, text: str) -> int | None:
+        """Where recently seen `text` begins in the log file, None when it was not seen."""
+        index = self._recent.find(text.encode())
+        return None if index < 0 else self.position - len(self._recent) + index
 
     def tail(self, lines: int = 40) -> str:
         """The last lines seen, for people."""

@@ -25,6 +25,9 @@ KERNEL_ARGUMENTS = (
     "random.trust_cpu=on",
     "audit=0",
     # Memory errors of the module under test must not stay silent: guards, poison, KFENCE.
+    # An emulated CPU may be away for longer than the stock 21 and 30 s without any fault.
+    "rcupdate.rcu_cpu_stall_timeout=60",
+    "workqueue.watchdog_thresh=60",
     "slub_debug=FZP",
     "kfence.sample_interval=100",
     "apparmor=0",

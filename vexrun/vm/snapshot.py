@@ -82,6 +82,8 @@ def snapshot_name(
         KERNEL_ARGUMENTS,
         [disk.serial for disk in SCRATCH_DISKS],
         reserve,
+        # Contents, not names: an image rebuilt under its name has another disk below the RAM.
+        sorted(image.manifest.sha256.items()),
     )
     return f"{image.name}-{hashlib.sha256(repr(inputs).encode()).hexdigest()[:12]}"
 

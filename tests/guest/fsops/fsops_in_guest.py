@@ -221,8 +221,12 @@ def large_file(root, wanted):
 
 
 def room(root, wanted):
-    """At most 60 % of the free space."""
-    return min(wanted, int(free_space(root)["avail"] * 0.6) // SECTOR * SECTOR)
+    """At most 60 % of the free space, where the filesystem counts it."""
+    space = free_space(root)
+    if not space["total"]:
+        return wanted
+    assert space["avail"], "statfs says that nothing is available on a fresh filesystem"
+    return min(wanted, int(space["avail"] * 0.6) // SECTOR * SECTOR)
 
 
 def read_in_every_way(root, note):
@@ -280,7 +284,7 @@ def mapped(root):
     tree.create("map", 20_000)
     content = tree.content("map")
     fd = os.open(tree.path("map"), os.O_RDWR)
-    with optional("a shared writable mapping", errno.ENODEV, errno.EACCES):
+    with offers("mmap", "a shared writable mapping"):
         memory = mmap.mmap(fd, 20_000, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
     assert memory[:] == content.expected(0, 20_000), "the mapping does not show the file's content"
     label = tree.fresh_label("map")
@@ -307,7 +311,7 @@ def mapped_hole(root):
     tree.create("hole")
     tree.truncate("hole", 64 * KIB)
     fd = os.open(tree.path("hole"), os.O_RDWR)
-    with optional("a shared writable mapping", errno.ENODEV, errno.EACCES):
+    with offers("mmap", "a shared writable mapping"):
         memory = mmap.mmap(fd, 64 * KIB, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
     for start in (8192, 40_000):
         label = tree.fresh_label("hole")
@@ -543,8 +547,13 @@ def symlinked(root, lengths):
     tree.symlink("nowhere/at/all", "dangling")
     for length in lengths:
         target = ("/" + "".join(chr(97 + n % 26) for n in range(length)))[:length]
-        with optional(f"symbolic links of {length} bytes", errno.ENAMETOOLONG, errno.ENOSPC):
+        try:
             tree.symlink(target, f"l{length}")
+        except OSError as error:
+            # Shorter ones worked; a limit is a limit, any other refusal is a failure.
+            if error.errno != errno.ENAMETOOLONG or length < 255:
+                raise
+            break
     with open(tree.path("good"), "rb") as file:
         assert file.read() == tree.content("target").expected(0, 4000), (
             "reading through a symbolic link gives other content"
@@ -683,6 +692,9 @@ def how_many(root, wanted):
     """Files to create: at most 60 % of the free inodes, where the filesystem counts them."""
     space = free_space(root)
     files = int(space["ffree"] * 0.6) if space["files"] else wanted
+    if not space["total"]:
+        return max(8, min(wanted, files))
+    assert space["avail"], "statfs says that nothing is available on a fresh filesystem"
     blocks = int(space["avail"] * 0.4) // max(space["block"], 1)
     return max(8, min(wanted, files, blocks))
 
