@@ -39,10 +39,7 @@ class KernelModule:
         """modprobe what it needs, insmod the built file with its parameters, prove identity."""
         built = self.context.module
         assert built is not None, "there is no built module to load"
-        declared = self.context.subject.module
-        # insmod resolves nothing by itself: what modpost found comes on top of what is declared.
-        for needed in dict.fromkeys([*declared.needs, *built.depends]):
-            self._provide(needed)
+        self.provide_needs()
         command = shlex.join(["insmod", built.path, *self.parameters().split()])
         status, out, err = self.guest.run(command)
         if status != 0:
@@ -54,6 +51,14 @@ class KernelModule:
             )
         assert self.is_loaded(), f"insmod said it worked, but /sys/module/{self.name} is not there"
         self.prove_identity()
+
+    def provide_needs(self) -> None:
+        """Load what the module needs, but not the module itself."""
+        built = self.context.module
+        assert built is not None, "there is no built module"
+        # insmod resolves nothing by itself: what modpost found comes on top of what is declared.
+        for needed in dict.fromkeys([*self.context.subject.module.needs, *built.depends]):
+            self._provide(needed)
 
     def _provide(self, name: str) -> None:
         """Load a module that the one under test needs: this build's own, else the kernel's."""

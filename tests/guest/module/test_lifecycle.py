@@ -168,6 +168,7 @@ def test_load_and_unload_ten_times(
     unloaded.load()  # with its proof
     unloaded.unload()
     assert unloaded.context.module is not None
+    unloaded.provide_needs()
     in_guest(
         guest_code.load_cycles,
         unloaded.context.module.path,
