@@ -54,7 +54,6 @@ class VmTarget:
         #: Called after each start, for example to install the module again after a restore.
         self.on_start: Callable[[VmTarget], None] | None = None
         self.restores = 0
-        self.restore_seconds: list[float] = []
         self._machine: Machine | None = None
         self._console: ConsoleFollower | None = None
         self._kmsg: KmsgFollower | None = None
@@ -79,7 +78,6 @@ class VmTarget:
             self.on_start(self)
 
     def _start(self) -> None:
-        begun = time.monotonic()
         with self.plan.console_log.open("ab") as log:
             stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             log.write(f"\n--- vexrun: machine restored from its snapshot, {stamp}\n".encode())
@@ -109,7 +107,6 @@ class VmTarget:
         self._kmsg = KmsgFollower(machine.shell, machine.directory)
         self._watch = KernelWatch(machine.shell, self._console, self._kmsg, modules, self.slowdown)
         self._watch.begin()
-        self.restore_seconds.append(time.monotonic() - begun)
 
     def _prepare(self, machine: Machine) -> None:
         """One step: clock, source share, and no in-kernel copy of the subject's module."""

@@ -24,7 +24,7 @@ from vexrun.image.locking import exclusive, is_locked
 from vexrun.layout import cache_dir
 from vexrun.process import run
 from vexrun.vm.accel import Accelerator
-from vexrun.vm.disks import SCRATCH_DISKS, ScratchPlan, make_scratch_files
+from vexrun.vm.disks import ScratchPlan, make_scratch_files
 from vexrun.vm.qemu import GuestHardware, ScratchDisk, qemu_argv
 from vexrun.vm.qmp import Monitor, QmpEvent
 from vexrun.vm.ssh import GuestShell, SshAddress, write_ssh_config
@@ -367,6 +367,3 @@ def booted(plan: MachinePlan) -> Iterator[Machine]:
         yield machine
     finally:
         machine.destroy()
-
-
-__all__ = ["SCRATCH_DISKS", "Machine", "MachinePlan", "booted", "sweep_dead_machines"]
