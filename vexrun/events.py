@@ -103,6 +103,13 @@ class Stages:
             yield
             ok = True
         finally:
-            spent = time.monotonic() - begun
-            self.durations[name] = self.durations.get(name, 0.0) + spent
-            self.emit(StageFinished(name, spent, ok))
+            self._spent(name, time.monotonic() - begun, ok)
+
+    def went_beside(self, name: str, duration_s: float) -> None:
+        """A stage that ran in the background of others, told when it is over."""
+        self.emit(StageStarted(name, "in the background"))
+        self._spent(name, duration_s, True)
+
+    def _spent(self, name: str, duration_s: float, ok: bool) -> None:
+        self.durations[name] = self.durations.get(name, 0.0) + duration_s
+        self.emit(StageFinished(name, duration_s, ok))

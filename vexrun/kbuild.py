@@ -164,6 +164,8 @@ class NativeBuilder:
     that nothing a Makefile does can touch the image, the user's tree or the running kernel.
     """
 
+    place = BuildPlace.NATIVE
+
     def __init__(self, image: Image, source: Path, work: Path, jobs: int) -> None:
         self.image = image
         self.source = source

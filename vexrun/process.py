@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from vexrun.errors import InfrastructureError
+from vexrun.errors import InfrastructureError, InterruptedRunError
 
 #: mke2fs and friends live in sbin, which an ordinary user's PATH often lacks.
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -42,6 +42,11 @@ _KEPT_VARIABLES = (
     "VEXRUN_CACHE_DIR",
     "VEXRUN_STATE_DIR",
 )
+
+
+#: What `run` waits for in each thread, and the threads that must start nothing any more.
+_waited_for: dict[int, subprocess.Popen[bytes]] = {}
+_cancelled: set[int] = set()
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,9 @@ def run(
     """
     if find_program(argv[0]) is None:
         raise _missing(argv)
+    thread = threading.get_ident()
+    if thread in _cancelled:
+        raise InterruptedRunError(f"'{argv[0]}' was not started: its run is being ended.")
     with subprocess.Popen(
         _bound_to_us(argv),
         cwd=cwd,
@@ -122,6 +130,7 @@ def run(
         pass_fds=pass_fds,
         start_new_session=True,
     ) as child:
+        _waited_for[thread] = child
         try:
             given = input_text.encode() if input_text is not None else None
             out, err = child.communicate(given, timeout)
@@ -135,6 +144,8 @@ def run(
                 f"'{argv[0]}' did not finish within {timeout:.0f} s and was killed.",
                 evidence=f"$ {paste(argv)}\n" + _decode(error.stdout)[-2000:],
             ) from error
+        finally:
+            del _waited_for[thread]
     completed = Completed(tuple(argv), child.returncode, _decode(out), _decode(err))
     if log is not None:
         with log.open("a") as stream:
@@ -145,6 +156,20 @@ def run(
             evidence=f"$ {paste(argv)}\n{completed.tail()}",
         )
     return completed
+
+
+def cancel_thread(thread: threading.Thread) -> None:
+    """Kill what `run` waits for in a thread, let it start nothing more, and wait for its end."""
+    ident = thread.ident
+    assert ident is not None, "the thread was started"
+    _cancelled.add(ident)
+    while thread.is_alive():
+        child = _waited_for.get(ident)
+        if child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+        thread.join(0.1)
+    _cancelled.discard(ident)
 
 
 @contextmanager

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from traceback import format_exception
 
 from vexrun import __version__, tree
+from vexrun.background import Background
 from vexrun.categories import Category
 from vexrun.config import RunConfig, TargetKind
 from vexrun.errors import ConfigError, InterruptedRunError, VexrunError
@@ -72,9 +74,13 @@ def run_session(config: RunConfig, draw: Emit) -> RunResults:
     return session.results
 
 
+MakeBuilder = Callable[[str], NativeBuilder | GuestBuilder]
+FurtherBuilds = tuple[list[BuildOutcome], BuildOutcome | None]
+
+
 @dataclass
 class _Builds:
-    """What the build stage made: the main build, the variants, and the main one once more."""
+    """What the builds made: the main one, the variants, and the main one once more."""
 
     main: BuildOutcome
     variants: list[BuildOutcome] = field(default_factory=list)
@@ -121,13 +127,20 @@ class Session:
             place = self.choose_build_place(image)
             if place is BuildPlace.GUEST:
                 self.start_target(image, source)
-            builds = self.build(image, source, work, place)
+            builder = self.builders(image, source, work, place)
+            builds = self.build(builder)
+            # One guest builds one thing at a time; a native build leaves it free to start.
+            native = place is BuildPlace.NATIVE
+            with Background(lambda: self.further_builds(builder), beside=native) as further:
+                runnable = self.runnable_categories(builds)
+                if any(category.needs_guest for category in runnable):
+                    if self.target is None:
+                        self.start_target(image, source)
+                    self.install(builds)
+                builds.variants, builds.again = further.result()
+                if builds.again is not None:
+                    self.stages.went_beside("build again", further.duration_s)
             context = self.describe_builds(builds, source)
-            runnable = self.runnable_categories(builds)
-            if any(category.needs_guest for category in runnable):
-                if self.target is None:
-                    self.start_target(image, source)
-                self.install(builds)
             self.run_tests(context, runnable)
 
     def get_image(self) -> Image:
@@ -210,27 +223,34 @@ class Session:
         info.image_manifest_sha256 = self.results.target.image_manifest_sha256
         self.results.target = info
 
-    def build(self, image: Image, source: Path, work: Path, place: BuildPlace) -> _Builds:
-        """The main build always; variants and a second build when they are to be judged."""
-        subject = self.config.subject
+    def builders(self, image: Image, source: Path, work: Path, place: BuildPlace) -> MakeBuilder:
+        """Makes a builder whose output goes to a directory of its own."""
         jobs = os.cpu_count() or 1
-        main = BuildSpec.main(subject)
         artifacts = self.rundir.path / "ansible"
 
-        def builder(directory: str) -> NativeBuilder | GuestBuilder:
+        def make(directory: str) -> NativeBuilder | GuestBuilder:
             if place is BuildPlace.NATIVE:
                 return NativeBuilder(image, source, work / directory, jobs)
             assert self.target is not None, "a guest build needs a started target"
             return GuestBuilder(self.target, work / directory, artifacts, self.emit)
 
-        with self.stages.stage("build", place.value):
-            builds = _Builds(builder("build").build(main))
-        if self.config.selects("build"):
-            with self.stages.stage("build again", "variants and bit identity"):
-                for spec in BuildSpec.variants(subject):
-                    builds.variants.append(builder(f"variant-{spec.variant}").build(spec))
-                builds.again = builder("again").build(main)
-        return builds
+        return make
+
+    def build(self, builder: MakeBuilder) -> _Builds:
+        """The build that is loaded and tested."""
+        made = builder("build")
+        with self.stages.stage("build", made.place.value):
+            return _Builds(made.build(BuildSpec.main(self.config.subject)))
+
+    def further_builds(self, builder: MakeBuilder) -> FurtherBuilds:
+        """When builds are to be judged: every variant, and the main build a second time."""
+        subject = self.config.subject
+        if not self.config.selects("build"):
+            return [], None
+        variants = [
+            builder(f"variant-{spec.variant}").build(spec) for spec in BuildSpec.variants(subject)
+        ]
+        return variants, builder("again").build(BuildSpec.main(subject))
 
     def describe_builds(self, builds: _Builds, source: Path) -> RunContext:
         """Put the builds into the results, keep the module file, tell the tests about both."""

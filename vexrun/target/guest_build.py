@@ -22,6 +22,8 @@ from vexrun.target.vm import VmTarget
 class GuestBuilder:
     """Same interface as NativeBuilder; what was built is copied to `work` on this machine."""
 
+    place = BuildPlace.GUEST
+
     def __init__(self, target: VmTarget, work: Path, artifact_dir: Path, emit: Emit) -> None:
         self.target = target
         self.work = work

@@ -15,7 +15,7 @@ from vexrun.kernel_log import confirm, events_in_dmesg, taint_delta, taint_notes
 from vexrun.results.model import KernelEvent
 from vexrun.vm.console import ConsoleFollower
 from vexrun.vm.kmsg import KmsgFollower
-from vexrun.vm.ssh import GuestShell
+from vexrun.vm.standing_shell import StandingShell
 
 #: Printed by the kernel itself when SysRq-h is written: proves that kernel lines arrive.
 _KERNEL_CANARY = "sysrq: HELP"
@@ -43,7 +43,7 @@ class KernelWatch:
 
     def __init__(
         self,
-        shell: GuestShell,
+        shell: StandingShell,
         console: ConsoleFollower,
         kmsg: KmsgFollower,
         module_names: list[str],

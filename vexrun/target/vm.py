@@ -24,6 +24,7 @@ from vexrun.vm.kmsg import KmsgFollower
 from vexrun.vm.machine import Machine, MachinePlan, sweep_dead_machines
 from vexrun.vm.snapshot import Snapshot, guest_inventory
 from vexrun.vm.ssh import GuestTimeoutError
+from vexrun.vm.standing_shell import StandingShell
 
 #: Seconds from starting QEMU to the first ssh command on a current machine with KVM.
 _KVM_BOOT_S = 4.0
@@ -57,6 +58,7 @@ class VmTarget:
         self._machine: Machine | None = None
         self._console: ConsoleFollower | None = None
         self._kmsg: KmsgFollower | None = None
+        self._standing: StandingShell | None = None
         self._watch: KernelWatch | None = None
 
     # -- life -------------------------------------------------------------------------------
@@ -105,7 +107,8 @@ class VmTarget:
         machine.connect(120 * self.slowdown)
         self._prepare(machine)
         self._kmsg = KmsgFollower(machine.shell, machine.directory)
-        self._watch = KernelWatch(machine.shell, self._console, self._kmsg, modules, self.slowdown)
+        self._standing = StandingShell(machine.shell)
+        self._watch = KernelWatch(self._standing, self._console, self._kmsg, modules, self.slowdown)
         self._watch.begin()
 
     def _prepare(self, machine: Machine) -> None:
@@ -142,6 +145,9 @@ class VmTarget:
                 log.write(self._watch.dmesg)
 
     def _end(self) -> None:
+        if self._standing is not None:
+            self._standing.close()
+            self._standing = None
         if self._kmsg is not None:
             self._kmsg.close()
             self._kmsg = None
