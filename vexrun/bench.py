@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import statistics
 import sys
-import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from vexrun.config import Backend, TargetKind, make_config
 from vexrun.errors import VexrunError
 from vexrun.events import Emit, Event, StageStarted, ignore
-from vexrun.image.build import ensure_base
+from vexrun.image import namespace
+from vexrun.image.build import build_bare, ensure_base
 from vexrun.image.catalog import Image
 from vexrun.image.suites import DEFAULT_SUITE, find_suite
 from vexrun.interrupt import interruptible
 from vexrun.kbuild import BuildPlace, BuildSpec, NativeBuilder
 from vexrun.layout import data_root
 from vexrun.output import say
-from vexrun.playbook import run_playbook
+from vexrun.playbook import PlaybookResult, run_playbook
 from vexrun.session import run_session
 from vexrun.settings import load_settings
 from vexrun.sources import source_of
@@ -29,6 +30,7 @@ from vexrun.vm.accel import AccelChoice, choose_accelerator
 from vexrun.vm.disks import ScratchPlan
 from vexrun.vm.machine import MachinePlan, booted
 from vexrun.vm.snapshot import FIRST_BOOT_DEADLINE_S, Snapshot, ensure_snapshot, guest_inventory
+from vexrun.workdir import work_directory
 
 _RESTORES = 3
 
@@ -66,8 +68,7 @@ def measure_restore(suite: str, emit: Emit) -> tuple[float, float]:
     """Seconds to the first command: after a cold boot, and after a restore (median of 3)."""
     settings = load_settings()
     image = ensure_base(find_suite(suite), settings.image, emit)
-    with tempfile.TemporaryDirectory(prefix="vexrun-bench-") as directory:
-        work = Path(directory)
+    with work_directory("bench-restore") as work:
         plan = _plan(image, work, None)
         snapshot = ensure_snapshot(image, plan.accelerator, settings.machine, emit)
         boot_s = _first_command_s(plan)
@@ -85,8 +86,7 @@ def _measure_builds(suite: str) -> tuple[float, float, str, str]:
         AccelChoice.AUTO, image.kernel, image.manifest.sha256["vmlinuz"]
     )
     snapshot = ensure_snapshot(image, accelerator, settings.machine, ignore)
-    with tempfile.TemporaryDirectory(prefix="vexrun-bench-") as directory:
-        work = Path(directory)
+    with work_directory("bench-builds") as work:
         spec = BuildSpec.main(subject)
         native = NativeBuilder(image, source, work / "native", settings.machine.cpus).build(spec)
         plan = VmPlan(
@@ -108,29 +108,50 @@ def _measure_builds(suite: str) -> tuple[float, float, str, str]:
     return native.duration_s, guest.duration_s, hashes[0], hashes[1]
 
 
-def _measure_provisioning(suite: str) -> tuple[float, int, float]:
-    """Baked guest: seconds and tasks changed. And the seconds the same roles took natively."""
+@dataclass(frozen=True)
+class Provisioning:
+    """Seconds that the same roles take: natively into an image, in a booted guest that was baked,
+    and in one that has nothing yet. `changed` counts tasks."""
+
+    native_s: float
+    baked_s: float
+    baked_changed: int
+    bare_s: float
+    bare_changed: int
+
+
+def _measure_provisioning(suite: str, emit: Emit) -> Provisioning:
     settings = load_settings()
-    image = ensure_base(find_suite(suite), settings.image, ignore)
-    with tempfile.TemporaryDirectory(prefix="vexrun-bench-") as directory:
-        work = Path(directory)
-        accelerator = choose_accelerator(
-            AccelChoice.AUTO, image.kernel, image.manifest.sha256["vmlinuz"]
-        )
-        snapshot = ensure_snapshot(image, accelerator, settings.machine, ignore)
-        with booted(_plan(image, work, snapshot)) as machine:
+    image = ensure_base(find_suite(suite), settings.image, emit)
+    with work_directory("bench-provisioning") as work:
+        plan = _plan(image, work, None)
+        snapshot = ensure_snapshot(image, plan.accelerator, settings.machine, ignore)
+        baked_s, baked = _provision(_plan(image, work, snapshot), work)
+        bare_image = build_bare(find_suite(suite), settings.image, work / "bare", emit)
+        # It was not baked, but its package lists are an hour old at most: no network is measured.
+        bare_s, bare = _provision(_plan(bare_image, work, None), work)
+        native_s = image.manifest.durations.get("image roles", 0.0)
+        native_s -= bare_image.manifest.durations.get("image roles", 0.0)
+        namespace.remove_tree(work / "bare")
+    return Provisioning(native_s, baked_s, baked.changed, bare_s, bare.changed)
+
+
+def _provision(plan: MachinePlan, work: Path) -> tuple[float, PlaybookResult]:
+    """Seconds and recap of playbooks/provision.yml in a machine started as planned."""
+    with booted(plan) as machine:
+        if plan.state is not None:
             machine.wait_for_incoming()
-            machine.connect(FIRST_BOOT_DEADLINE_S)
+        machine.connect(FIRST_BOOT_DEADLINE_S)
+        if plan.state is not None:
             machine.set_clock_and_mount_source(600)
-            begun = time.monotonic()
-            result = run_playbook(
-                "provision.yml",
-                [guest_inventory(machine)],
-                artifact_dir=work / "ansible",
-                emit=ignore,
-            )
-            spent = time.monotonic() - begun
-    return spent, result.changed, image.manifest.durations.get("image roles", 0.0)
+        begun = time.monotonic()
+        result = run_playbook(
+            "provision.yml",
+            [guest_inventory(machine)],
+            artifact_dir=work / "ansible",
+            emit=ignore,
+        )
+        return time.monotonic() - begun, result
 
 
 def _measure_test(suite: str) -> dict[str, float]:
@@ -170,10 +191,17 @@ def main(suite: str = DEFAULT_SUITE) -> None:
     say(f"  in the guest         {guest_s:8.1f} s   {guest_sha}")
     same = "identical" if native_sha == guest_sha else "DIFFERENT"
     say(f"  {guest_s / native_s:.1f} times faster natively, sha256 {same}")
-    spent, changed, native_roles_s = _measure_provisioning(suite)
-    say("provisioning")
-    say(f"  roles at native speed, when the image was built  {native_roles_s:8.1f} s")
-    say(f"  roles again in the baked guest ({changed} changed)       {spent:8.1f} s")
+    roles = _measure_provisioning(suite, _say_stage)
+    say("provisioning: the roles after guest_base")
+    say(f"  natively, into the image           {roles.native_s:8.1f} s")
+    say(
+        f"  in a bare guest                    {roles.bare_s:8.1f} s   "
+        f"{roles.bare_changed} tasks changed, {roles.bare_s / roles.native_s:.1f} times as long"
+    )
+    say(
+        f"  again in the guest from the image  {roles.baked_s:8.1f} s   "
+        f"{roles.baked_changed} tasks changed"
+    )
     say("a warm 'vexrun test' of minix, by stage")
     stages = _measure_test(suite)
     whole = stages["WHOLE RUN"]

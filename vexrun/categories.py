@@ -3,21 +3,52 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from vexrun.errors import ConfigError
+from vexrun.subject import Subject
 
 
 @dataclass(frozen=True)
 class Category:
-    """`timeout_s` is for one test at KVM speed; it is multiplied by the guest's slowdown."""
+    """`timeout_s` is for one test at KVM speed; it is multiplied by the guest's slowdown.
+
+    `missing` says what a subject lacks for the category to have a test, '' when it has some; the
+    directory is the source tree, where it is known. `own_process` keeps the category's test code
+    apart from ours.
+    """
 
     name: str
     proves: str
     needs_guest: bool = True
     timeout_s: float = 20.0
     ready: bool = True
+    own_process: bool = False
+    missing: Callable[[Subject, Path | None], str] = lambda _subject, _source: ""
+
+
+#: pytest files of the subject's own, below the top of its tree.
+OWN_TESTS_DIR = "vexrun-tests"
+
+
+def _no_unit_suites(subject: Subject, _source: Path | None) -> str:
+    if subject.crates or subject.unit:
+        return ""
+    return "the subject file declares neither [[crates]] nor [[unit]]"
+
+
+def _no_own_tests(subject: Subject, source: Path | None) -> str:
+    if subject.scripts or (source is not None and (source / OWN_TESTS_DIR).is_dir()):
+        return ""
+    return f"there are neither [[scripts]] in the subject file nor a directory '{OWN_TESTS_DIR}'"
+
+
+def _nothing_to_measure(subject: Subject, _source: Path | None) -> str:
+    if {"write", "create", "unlink"} & subject.filesystem.lacked_operations:
+        return "the subject file declares that files cannot be created, written and removed"
+    return ""
 
 
 #: In the order they run: a later one makes no sense when an earlier one cannot work.
@@ -34,16 +65,43 @@ CATEGORIES: dict[str, Category] = {
             "every variant and tool builds from a clean copy, twice with the same result",
             needs_guest=False,
         ),
-        Category("static", "clippy, fmt, sparse, modpost", needs_guest=False, ready=False),
-        Category("unit", "cargo test and declared unit tests", needs_guest=False, ready=False),
+        Category(
+            "static",
+            "the kernel will take the module; sparse, W=1, clippy and rustfmt find nothing",
+            needs_guest=False,
+        ),
+        Category(
+            "unit",
+            "cargo test and the declared unit suites pass, and each ran a test",
+            needs_guest=False,
+            missing=_no_unit_suites,
+        ),
         Category("module", "load, identity, reload, unload, nothing left behind"),
-        Category("ioctl", "the ioctl interface answers, and rejects garbage", ready=False),
+        Category("ioctl", "the command line answers; requests with garbage do no harm"),
         Category("mkfs", "formats zeroed and random disks, refuses what it must"),
         Category("mount", "read-only, read-write, remount, and unfit media refused"),
         Category("fsops", "what is written is read back, also after a cold remount"),
-        Category("errors", "ENOSPC, bad arguments, unplugged media", ready=False),
-        Category("stress", "load, mount and stressor cycles", ready=False),
-        Category("perf", "ratios against ext4 in the same VM", ready=False),
+        Category(
+            "own",
+            "the subject's own scripts and pytest files",
+            timeout_s=120.0,
+            own_process=True,
+            missing=_no_own_tests,
+        ),
+        Category(
+            "errors", "full disks, bad arguments, missing rights, failing media", timeout_s=30.0
+        ),
+        Category(
+            "stress",
+            "cycles leave no memory behind; processes at once keep their data",
+            timeout_s=60.0,
+        ),
+        Category(
+            "perf",
+            "ratios against ext4 in the same machine, memory, the subject's own benchmark",
+            timeout_s=60.0,
+            missing=_nothing_to_measure,
+        ),
     )
 }
 
@@ -71,6 +129,27 @@ def select_categories(only: Sequence[str], skip: Sequence[str]) -> list[Category
             hint=f"Choose from: {', '.join(_ready_names())}.",
         )
     return chosen
+
+
+def without_missing(
+    categories: Sequence[Category], only: Sequence[str], subject: Subject, source: Path | None
+) -> tuple[list[Category], list[str]]:
+    """Leave out what the subject has no test for, unless it was asked for; and say so.
+
+    A category that was asked for by name stays: it will fail, because nothing ran in it.
+    """
+    kept, notes = [], []
+    for row in categories:
+        missing = row.missing(subject, source)
+        if missing and row.name not in only:
+            notes.append(f"The category '{row.name}' was not run: {missing}.")
+        else:
+            kept.append(row)
+    if not kept:
+        raise ConfigError(
+            "This subject has no test in any of the selected categories.", evidence="\n".join(notes)
+        )
+    return kept, notes
 
 
 def _ready_names() -> list[str]:

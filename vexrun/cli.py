@@ -16,9 +16,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from vexrun import __version__
+from vexrun.commands import compare as compare_command
+from vexrun.commands import gate as gate_commands
+from vexrun.commands import history as history_command
 from vexrun.commands import image as image_commands
+from vexrun.commands import init as init_command
 from vexrun.commands import machine as machine_commands
 from vexrun.commands import provision as provision_commands
+from vexrun.commands import selftest as selftest_command
+from vexrun.commands import watch as watch_command
+from vexrun.commands.repeat import run_series
 from vexrun.config import Backend, TargetKind, make_config
 from vexrun.doctor import examine
 from vexrun.errors import ConfigError, ExitCode, VexrunError
@@ -26,10 +33,10 @@ from vexrun.image.suites import DEFAULT_SUITE
 from vexrun.kbuild import BuildPlace
 from vexrun.output import say, stderr, stdout
 from vexrun.progress import display_for
-from vexrun.report import FORMATS
+from vexrun.report import FORMATS, write_reports
 from vexrun.report.terminal import render_results
-from vexrun.results.readers import load_results
-from vexrun.rundir import find_run
+from vexrun.resume import load_earlier_run
+from vexrun.rundir import find_run, goes_on, load_run
 from vexrun.session import run_session
 from vexrun.vm.accel import AccelChoice
 
@@ -40,8 +47,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(image_commands.app, name="image")
+app.add_typer(gate_commands.app, name="gate")
 app.add_typer(machine_commands.app, name="vm")
 app.add_typer(provision_commands.app, name="provision")
+app.command()(watch_command.watch)
+app.command()(selftest_command.selftest)
+app.command()(init_command.init)
+app.command()(history_command.history)
+app.command()(compare_command.compare)
 
 
 @app.callback(invoke_without_command=True)
@@ -90,6 +103,16 @@ def _asked_for(option: str, values: list[str] | None) -> list[str]:
     return names
 
 
+def _refuse_with_resume(**given: object) -> None:
+    for name, value in given.items():
+        if value is not None:
+            option = name if name.isupper() else f"--{name}"
+            raise ConfigError(
+                f"{option} cannot be given with --resume: the resumed run says what is tested.",
+                hint="Leave it out, or start a new run without --resume.",
+            )
+
+
 @app.command()
 def test(
     source: Annotated[
@@ -107,8 +130,20 @@ def test(
     build: Annotated[BuildPlace, typer.Option(help="Where to build.")] = BuildPlace.AUTO,
     as_json: Annotated[bool, typer.Option("--json", help="results.json on stdout.")] = False,
     keep: Annotated[bool, typer.Option(help="Leave the machine up afterwards.")] = False,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Go on with what RUN did not finish.")
+    ] = None,
+    repeat: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Make N runs, and say what they share.")
+    ] = 1,
 ) -> None:
     """Build the module, exercise it in a real kernel, and say what is proven."""
+    earlier = None
+    if resume is not None:
+        _refuse_with_resume(SOURCE=source, subject=subject, only=only, skip=skip)
+        earlier = load_earlier_run(resume)
+        source, subject = earlier.source, earlier.subject_file
+        suite, only = earlier.suite, earlier.categories
     config = make_config(
         source=source,
         subject_file=subject,
@@ -121,7 +156,10 @@ def test(
         build=build,
         keep=keep,
         command=["vexrun", *sys.argv[1:]],
+        earlier=earlier,
     )
+    if repeat > 1:
+        raise typer.Exit(run_series(config, repeat, as_json=as_json))
     screen = stderr if as_json else stdout
     with display_for(screen, console_log=lambda: find_run(None) / "console.log") as show:
         results = run_session(config, show)
@@ -143,7 +181,11 @@ def report(
 ) -> None:
     """Show the report of a run; --format writes it to stdout in that form."""
     directory = find_run(run)
-    results = load_results(directory)
+    results = load_run(directory)
+    log = directory / "console.log"
+    tail = log.read_bytes()[-30_000:].decode(errors="replace") if log.is_file() else ""
+    if not (directory / FORMATS["json"].filename).exists() and not goes_on(directory):
+        write_reports(results, directory, tail)  # it was killed before it could
     if form is None:
         render_results(results, stdout)
         return
@@ -151,8 +193,6 @@ def report(
         raise ConfigError(
             f"There is no report format '{form}'.", hint=f"Choose from: {', '.join(FORMATS)}."
         )
-    log = directory / "console.log"
-    tail = log.read_bytes()[-30_000:].decode(errors="replace") if log.is_file() else ""
     sys.stdout.write(FORMATS[form].render(results, tail))
 
 

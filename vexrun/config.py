@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from vexrun.categories import Category, select_categories
+from vexrun.categories import Category, select_categories, without_missing
 from vexrun.errors import ConfigError
 from vexrun.expectations import Expectation, load_expectations
 from vexrun.image.suites import DEFAULT_SUITE, Suite, find_suite
 from vexrun.kbuild import BuildPlace
+from vexrun.resume import EarlierRun
 from vexrun.settings import Settings, load_settings
 from vexrun.subject import SUBJECT_FILE_NAME, Subject, load_subject
+from vexrun.tree import what_cannot_be_read_is_named
 from vexrun.vm.accel import AccelChoice
 
 
@@ -44,6 +48,8 @@ class RunConfig:
     settings: Settings
     expectations: list[Expectation] = field(default_factory=list)
     command: list[str] = field(default_factory=list)
+    earlier: EarlierRun | None = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def needs_guest(self) -> bool:
@@ -66,22 +72,14 @@ def make_config(
     build: BuildPlace,
     keep: bool,
     command: list[str],
+    earlier: EarlierRun | None = None,
 ) -> RunConfig:
     """Check everything that can be checked before anything is built or started.
 
     Raises ConfigError naming what is wrong and what to do.
     """
-    if source is not None and not source.is_dir():
-        raise ConfigError(
-            f"The source tree '{source}' is not a directory.",
-            hint="Give the directory of the module's source tree, or leave SOURCE out.",
-        )
-    if source is not None and not str(source).isprintable():
-        raise ConfigError(
-            f"The path of the source tree, {str(source)!r}, has unprintable or undecodable "
-            "characters.",
-            hint="Rename the directory.",
-        )
+    if source is not None:
+        _check_source(source)
     _refuse_what_is_not_here(target, backend)
     path = subject_file or (source or Path()) / SUBJECT_FILE_NAME
     subject = load_subject(path)
@@ -89,6 +87,7 @@ def make_config(
     categories = _allowed_on(target, categories, only)
     if source is None and subject.subject.source is None:
         source = path.parent
+    categories, notes = without_missing(categories, only, subject, source)
     return RunConfig(
         subject=subject,
         subject_file=path.resolve(),
@@ -103,7 +102,26 @@ def make_config(
         settings=load_settings(),
         expectations=load_expectations(path),
         command=command,
+        earlier=earlier,
+        notes=notes,
     )
+
+
+def _check_source(source: Path) -> None:
+    with what_cannot_be_read_is_named():
+        if not source.is_dir():
+            raise ConfigError(
+                f"The source tree '{source}' is not a directory.",
+                hint="Give the directory of the module's source tree, or leave SOURCE out.",
+            )
+        if not os.access(source, os.R_OK | os.X_OK, effective_ids=True):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(source))
+    if not str(source).isprintable():
+        raise ConfigError(
+            f"The path of the source tree, {str(source)!r}, has unprintable or undecodable "
+            "characters.",
+            hint="Rename the directory.",
+        )
 
 
 def _refuse_what_is_not_here(target: TargetKind, backend: Backend) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from vexrun.image.namespace import is_rootless, require_namespaces
 from vexrun.layout import cache_dir, state_dir
 from vexrun.process import find_program, run
 from vexrun.vm.accel import kvm_problem
+from vexrun.vm.machine import runtime_dir
 
 _PACKAGES = {
     "qemu-system-x86_64": "qemu-system-x86",
@@ -61,7 +63,8 @@ def _namespaces() -> Finding:
     try:
         require_namespaces()
     except InfrastructureError as error:
-        return Finding("namespaces", False, error.message, error.hint.removeprefix("Run: "))
+        text = f"{error.message}\n{error.evidence}"
+        return Finding("namespaces", False, text, error.hint.removeprefix("Run: "))
     return Finding("namespaces", True, f"images are built {who}")
 
 
@@ -72,7 +75,10 @@ def _keyring() -> Finding:
 
 
 def _disk() -> Finding:
-    cache_dir().mkdir(parents=True, exist_ok=True)
+    try:
+        cache_dir().mkdir(parents=True, exist_ok=True)
+    except OSError:  # said by _places
+        return Finding("disk", False, f"'{cache_dir()}' cannot be made", "see 'places'")
     free = shutil.disk_usage(cache_dir()).free / 2**30
     return Finding(
         "disk",
@@ -114,4 +120,22 @@ def _kvm() -> Finding:
 
 
 def _places() -> Finding:
-    return Finding("places", True, f"cache '{cache_dir()}', runs '{state_dir() / 'runs'}'")
+    for place, variable in ((cache_dir(), "VEXRUN_CACHE_DIR"), (state_dir(), "VEXRUN_STATE_DIR")):
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=place) as stream:
+                stream.write(b"x")
+        except OSError as error:
+            return Finding(
+                "places",
+                False,
+                f"'{place}' cannot be written: {error.strerror}",
+                f"set {variable} to a directory you may write",
+            )
+    try:
+        sockets = runtime_dir("vexrun-00000000").parent
+    except InfrastructureError as error:
+        return Finding("places", False, f"{error.message}\n{error.evidence}", error.hint)
+    return Finding(
+        "places", True, f"cache '{cache_dir()}', runs '{state_dir() / 'runs'}', sockets '{sockets}'"
+    )

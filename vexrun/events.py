@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from vexrun.results.model import KernelEvent, TestResult
+from vexrun.results.model import KernelEvent, Measurement, RunResults, TestResult
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,28 @@ class Note(Event):
 
 
 @dataclass(frozen=True)
+class RunDescribed(Event):
+    """Everything the results hold by now; what is found later comes in events of its own."""
+
+    results: RunResults
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "event": "RunDescribed",
+            "at": self.at,
+            "results": self.results.model_dump(mode="json"),
+        }
+
+
+@dataclass(frozen=True)
+class TestsCollected(Event):
+    """The tests that a test process is going to run."""
+
+    __test__ = False
+    ids: list[str]
+
+
+@dataclass(frozen=True)
 class TestStarted(Event):
     __test__ = False
     test_id: str
@@ -65,6 +87,18 @@ class TestFinished(Event):
             "event": "TestFinished",
             "at": self.at,
             "result": self.result.model_dump(mode="json"),
+        }
+
+
+@dataclass(frozen=True)
+class Measured(Event):
+    measurement: Measurement
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "event": "Measured",
+            "at": self.at,
+            "measurement": self.measurement.model_dump(mode="json"),
         }
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import fnmatch
-import tomllib
+import re
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from vexrun.errors import ConfigError
 from vexrun.results.model import Outcome, TestResult
-from vexrun.validation import describe_errors
+from vexrun.validation import read_toml, validate
 
 FILE_NAME = "vexrun-expectations.toml"
 
+#: A pattern of files, a test function in full, and perhaps a pattern of its parameters.
+_NAMES_A_TEST = re.compile(r"\S*::test_\w+(\[.*\])?\Z")
+
 
 class Expectation(BaseModel):
-    """`test` is a test id or a glob over ids; `reason` is for people and is required."""
+    """`test` is a test's id, or a pattern over files and parameters of one test function."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -24,6 +26,16 @@ class Expectation(BaseModel):
     outcome: Outcome = Outcome.FAILED
     reason: str = Field(min_length=1)
     link: str = ""
+
+    @field_validator("test")
+    @classmethod
+    def _names_a_test(cls, value: str) -> str:
+        if not _NAMES_A_TEST.match(value):
+            raise ValueError(
+                "a known failure belongs to one test function: write "
+                "'CATEGORY/FILE.py::test_name', and '::test_name[*]' for all its parameters"
+            )
+        return value
 
     @field_validator("outcome")
     @classmethod
@@ -37,8 +49,8 @@ class Expectation(BaseModel):
     def covers(self, result: TestResult) -> bool:
         if result.category == "teardown":
             return False  # a module that cannot be unloaded is never a debt
-        # The brackets of a parametrised test's id would be a character class.
-        return result.id == self.test or fnmatch.fnmatchcase(result.id, self.test)
+        # The brackets of a parametrised test's id must not be a character class.
+        return fnmatch.fnmatchcase(result.id, self.test.replace("[", "[[]"))
 
 
 class _File(BaseModel):
@@ -50,20 +62,16 @@ class _File(BaseModel):
 def load_expectations(subject_file: Path) -> list[Expectation]:
     """The expectations beside a subject file; none when there is no such file."""
     path = subject_file.parent / FILE_NAME
-    if not path.is_file():
-        return []
     try:
-        return _File.model_validate(tomllib.loads(path.read_text())).expect
-    except ValidationError as error:
-        raise ConfigError(
-            f"The expectations file '{path}' is not valid.", evidence=describe_errors(error, _File)
-        ) from error
-    except OSError as error:
-        raise ConfigError(
-            f"The expectations file '{path}' cannot be read: {error.strerror}."
-        ) from error
-    except ValueError as error:  # also a number of too many digits, or not UTF-8
-        raise ConfigError(f"The expectations file '{path}' is not valid TOML: {error}.") from error
+        raw = read_toml(path, "expectations file")
+    except FileNotFoundError:
+        return []
+    return validate(
+        raw,
+        _File,
+        f"The expectations file '{path}' is",
+        hint="The keys are described in docs/subject-file.md, 'Known failures'.",
+    ).expect
 
 
 def apply_expectations(tests: list[TestResult], expectations: list[Expectation]) -> list[str]:

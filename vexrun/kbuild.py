@@ -18,7 +18,7 @@ from typing import Any
 
 from vexrun.errors import BuildFailedError, InfrastructureError
 from vexrun.image.catalog import Image
-from vexrun.image.namespace import Bind, run_in_root
+from vexrun.image.namespace import Bind, require_namespaces, run_in_root
 from vexrun.layout import data_root
 from vexrun.module_file import ModuleFile, read_module_file
 from vexrun.process import Completed
@@ -147,6 +147,11 @@ class BuildSpec:
         return argv
 
 
+def make_assignments(make_vars: Mapping[str, Scalar]) -> str:
+    """Variables as they stand on make's command line, quoted for a shell."""
+    return shlex.join(f"{key}={_make_value(value)}" for key, value in sorted(make_vars.items()))
+
+
 def _make_value(value: Scalar) -> str:
     if isinstance(value, bool):
         return "y" if value else "n"
@@ -197,7 +202,12 @@ class NativeBuilder:
             timeout=_BUILD_TIMEOUT_S,
             check=False,
         )
-        return read_outcome(spec, BuildPlace.NATIVE, done, self.work, time.monotonic() - begun)
+        spent = time.monotonic() - begun
+        try:
+            return read_outcome(spec, BuildPlace.NATIVE, done, self.work, spent)
+        except InfrastructureError:
+            require_namespaces()  # the usual reason, told with its fix
+            raise
 
 
 def read_outcome(
@@ -223,9 +233,7 @@ def read_outcome(
             module = read_module_file(ko)
         except BuildFailedError as error:
             steps[0] = StepResult("module", False, error.message, step.log, step.seconds)
-    command = "make -C /lib/modules/$(uname -r)/build M=$PWD " + shlex.join(
-        f"{key}={_make_value(value)}" for key, value in sorted(spec.make_vars.items())
-    )
+    command = f"make -C /lib/modules/$(uname -r)/build M=$PWD {make_assignments(spec.make_vars)}"
     return BuildOutcome(
         spec.variant,
         where,

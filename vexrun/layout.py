@@ -8,9 +8,12 @@ force-include).
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
+
+from vexrun.errors import ConfigError
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -23,17 +26,31 @@ def data_root() -> Path:
 
 def cache_dir() -> Path:
     """Images, snapshots and downloads; everything in it can be made again."""
-    chosen = os.environ.get("VEXRUN_CACHE_DIR")
-    return Path(chosen) if chosen else platformdirs.user_cache_path("vexrun")
+    return _place("VEXRUN_CACHE_DIR", platformdirs.user_cache_path)
 
 
 def state_dir() -> Path:
     """Run directories and the register of machines that are up."""
-    chosen = os.environ.get("VEXRUN_STATE_DIR")
-    return Path(chosen) if chosen else platformdirs.user_state_path("vexrun")
+    return _place("VEXRUN_STATE_DIR", platformdirs.user_state_path)
 
 
 def config_file() -> Path:
     """The user's settings (docs/settings.md)."""
-    chosen = os.environ.get("VEXRUN_CONFIG")
-    return Path(chosen) if chosen else platformdirs.user_config_path("vexrun") / "config.toml"
+    return _place("VEXRUN_CONFIG", lambda name: platformdirs.user_config_path(name) / "config.toml")
+
+
+def _place(variable: str, usual: Callable[[str], Path]) -> Path:
+    """The absolute path that a variable names, or else the usual one."""
+    chosen = os.environ.get(variable)
+    if chosen:
+        return Path(chosen).absolute()
+    try:
+        path = usual("vexrun")
+    except RuntimeError:  # platformdirs 4.3: neither HOME nor an account
+        path = Path()
+    if not path.is_absolute():  # older ones leave a directory called '~' in the working directory
+        raise ConfigError(
+            "This user has no home directory, so vexrun's files have no place.",
+            hint=f"Set HOME, or {variable}.",
+        )
+    return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -14,9 +15,16 @@ from typing import Any
 import ansible_runner
 import yaml
 
+from vexrun import orphans
 from vexrun.errors import InfrastructureError, InterruptedRunError
 from vexrun.events import Emit, Progress
 from vexrun.layout import PACKAGE, data_root
+
+#: As apt-get 2.6 and 3.0 print it without a terminal; names stand on indented lines.
+_APT_LISTS = re.compile(
+    r"^The following (?:NEW )?packages will be (?:installed|upgraded):\n((?: +.*\n?)+)",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
@@ -30,12 +38,16 @@ class InventoryHost:
 
 @dataclass
 class PlaybookResult:
-    """What the play recap says, and which tasks changed something."""
+    """What the play recap says, and which tasks changed something.
+
+    `packages` are those that apt installed or upgraded; in check mode, would have.
+    """
 
     ok: int = 0
     changed: int = 0
     skipped: int = 0
     changed_tasks: list[str] = field(default_factory=list)
+    packages: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -57,6 +69,7 @@ class _Listener:
             self.emit(Progress(task))
         elif kind == "runner_on_ok" and outcome.get("changed"):
             self.result.changed_tasks.append(_task_name(data))
+            self.result.packages += _packages_of_apt(str(outcome.get("stdout", "")))
         elif kind == "runner_on_failed" and not data.get("ignore_errors"):
             self.failures.append(f"{_task_name(data)}: {_failure_text(outcome)}")
         elif kind == "runner_on_unreachable":
@@ -78,6 +91,10 @@ def _task_name(data: dict[str, Any]) -> str:
     role = data.get("role")
     task = data.get("task", "?")
     return f"{role} : {task}" if role and not str(task).startswith(f"{role} : ") else str(task)
+
+
+def _packages_of_apt(output: str) -> list[str]:
+    return [name for block in _APT_LISTS.findall(output) for name in block.split()]
 
 
 def _failure_text(outcome: dict[str, Any]) -> str:
@@ -177,6 +194,7 @@ def _ansible_environment(artifact_dir: Path) -> dict[str, str]:
         "ANSIBLE_LOCAL_TEMP": str(artifact_dir / "tmp"),
         "ANSIBLE_NOCOWS": "1",
         "LC_ALL": "C.UTF-8",
+        **orphans.mark(),
     }
 
 

@@ -1,7 +1,8 @@
 """The one place that starts processes.
 
 Every child gets a small explicit environment, stdin from /dev/null unless input is given,
-and the death signal of its parent: when vexrun dies, whatever kills it, its children die too.
+the death signal of its parent, and a mark by which its own children are found: when vexrun dies,
+whatever kills it, they die too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from vexrun import orphans
 from vexrun.errors import InfrastructureError, InterruptedRunError
 
 #: mke2fs and friends live in sbin, which an ordinary user's PATH often lacks.
@@ -123,7 +125,7 @@ def run(
     with subprocess.Popen(
         _bound_to_us(argv),
         cwd=cwd,
-        env=minimal_environment(env),
+        env={**minimal_environment(env), **orphans.mark()},
         stdin=subprocess.DEVNULL if input_text is None else subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -213,7 +215,7 @@ def start(
     return subprocess.Popen(
         list(argv) if outlive_us else _bound_to_us(argv),
         cwd=cwd,
-        env=minimal_environment(env),
+        env={**minimal_environment(env), **({} if outlive_us else orphans.mark())},
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,

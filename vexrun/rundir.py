@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -11,7 +12,12 @@ from pathlib import Path
 
 from vexrun.errors import ConfigError, InfrastructureError
 from vexrun.events import Event
+from vexrun.image.locking import is_locked
 from vexrun.layout import state_dir
+from vexrun.results.model import RunResults
+from vexrun.results.readers import FILENAME, load_results
+from vexrun.results.rebuild import EVENTS_FILE, rebuild_results
+from vexrun.verdict import judge
 
 
 def runs_dir() -> Path:
@@ -24,7 +30,9 @@ class RunDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.run_id = path.name
-        self._events = (path / "events.jsonl").open("a")
+        self._events = (path / EVENTS_FILE).open("a")
+        # Held as long as we live: tells a run that goes on from one that was killed.
+        fcntl.flock(self._events, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     @classmethod
     def create(cls, subject_name: str) -> RunDir:
@@ -97,3 +105,28 @@ def find_run(name: str | None) -> Path:
         evidence="runs: " + (", ".join((matches or known)[-10:]) or "none"),
         hint="Name a run directory, or leave RUN out for the latest.",
     )
+
+
+def goes_on(directory: Path) -> bool:
+    """Whether the run that writes this directory is alive."""
+    return is_locked(directory / EVENTS_FILE)
+
+
+def load_run(directory: Path) -> RunResults:
+    """The results of a run; those of one that never wrote them are rebuilt and say so.
+
+    Raises ConfigError when there are none to be had.
+    """
+    rebuilt = None
+    if not (directory / FILENAME).exists():
+        rebuilt = rebuild_results(directory)
+    if rebuilt is None:
+        return load_results(directory)
+    rebuilt.notes.append(
+        "This run is still going on: these are the results so far."
+        if goes_on(directory)
+        else "This run was killed before it could write its results; they were rebuilt from its "
+        f"events. Go on with: vexrun test --resume {rebuilt.run_id}"
+    )
+    judge(rebuilt, interrupted=True)
+    return rebuilt

@@ -13,13 +13,16 @@ from traceback import format_exception
 from vexrun import __version__, tree
 from vexrun.background import Background
 from vexrun.categories import Category
+from vexrun.checks import NativeChecks, notes_on
 from vexrun.config import RunConfig, TargetKind
+from vexrun.decoding import SIBLINGS, SubjectSource, addr2line_of, decode_run
 from vexrun.errors import ConfigError, InterruptedRunError, VexrunError
-from vexrun.events import Emit, Event, Note, Stages
+from vexrun.events import Emit, Event, Note, RunDescribed, Stages
 from vexrun.expectations import apply_expectations
 from vexrun.guest.context import BuiltModule, BuiltTool, RunContext
 from vexrun.image.build import ensure_base, ensure_layer
-from vexrun.image.catalog import Image
+from vexrun.image.catalog import Image, lock_path
+from vexrun.image.locking import shared
 from vexrun.image.manifest import sha256_of
 from vexrun.interrupt import interruptible, uninterruptible
 from vexrun.kbuild import (
@@ -98,6 +101,7 @@ class Session:
         self.target: VmTarget | None = None
         self.tests: TestRun | None = None
         self.source: SourceTree | None = None
+        self.image: Image | None = None
         self.results = RunResults(
             run_id=rundir.run_id,
             run_dir=str(rundir.path),
@@ -121,9 +125,12 @@ class Session:
     # -- the story --------------------------------------------------------------------------
 
     def run(self) -> None:
+        self.emit(RunDescribed(self.results))
         image = self.get_image()
         source = self.get_source(image)
-        with work_directory(self.rundir.run_id) as work:
+        self.emit(RunDescribed(self.results))
+        # Nobody removes the image under a build or a machine that uses it.
+        with shared(lock_path(image.name)), work_directory(self.rundir.run_id) as work:
             place = self.choose_build_place(image)
             if place is BuildPlace.GUEST:
                 self.start_target(image, source)
@@ -132,6 +139,7 @@ class Session:
             # One guest builds one thing at a time; a native build leaves it free to start.
             native = place is BuildPlace.NATIVE
             with Background(lambda: self.further_builds(builder), beside=native) as further:
+                self.check_natively(image, source, work, builds)
                 runnable = self.runnable_categories(builds)
                 if any(category.needs_guest for category in runnable):
                     if self.target is None:
@@ -141,6 +149,8 @@ class Session:
                 if builds.again is not None:
                     self.stages.went_beside("build again", further.duration_s)
             context = self.describe_builds(builds, source)
+            runnable = self.leave_out_finished(runnable)
+            self.emit(RunDescribed(self.results))
             self.run_tests(context, runnable)
 
     def get_image(self) -> Image:
@@ -149,6 +159,7 @@ class Session:
             base = ensure_base(self.config.suite, self.config.settings.image, self.emit)
             packages = list(self.config.subject.subject.packages)
             image = ensure_layer(base, packages, self.config.settings.image, self.emit)
+        self.image = image
         target = self.results.target
         target.kernel = image.manifest.kernel_release
         target.image_key = image.manifest.key
@@ -170,6 +181,8 @@ class Session:
         info.source = self.source.origin
         info.tree_sha256 = self._state_before.sha256
         info.commit, info.dirty = git.commit, git.dirty
+        for text in config.notes:
+            self.note(text)
         for name in config.subject.unknown_lacks():
             self.note(
                 f"filesystem.lacks names '{name}', which no test knows: it has no effect "
@@ -252,6 +265,24 @@ class Session:
         ]
         return variants, builder("again").build(BuildSpec.main(subject))
 
+    def check_natively(self, image: Image, source: Path, work: Path, builds: _Builds) -> None:
+        """Static checks and unit suites: what needs no kernel is known before one is started."""
+        checks = NativeChecks(
+            image=image,
+            subject=self.config.subject,
+            source=source,
+            built=builds.main,
+            work=work / "checks",
+            logs=self.rundir.path / "checks",
+            emit=self.emit,
+        )
+        for category, make in (("static", checks.static), ("unit", checks.unit)):
+            if self.config.selects(category):
+                with self.stages.stage(category, "natively"):
+                    self.results.checks += make()
+        for text in notes_on(self.results.checks):
+            self.note(text)
+
     def describe_builds(self, builds: _Builds, source: Path) -> RunContext:
         """Put the builds into the results, keep the module file, tell the tests about both."""
         main = builds.main
@@ -270,6 +301,9 @@ class Session:
                 vermagic=file.vermagic,
             )
             built = _built_module(file, spec.ko_path)
+            for sibling in main.siblings.values():  # their frames are decoded when the run ends
+                (self.rundir.path / SIBLINGS).mkdir(exist_ok=True)
+                shutil.copy2(sibling.path, self.rundir.path / SIBLINGS / sibling.path.name)
         slowdown = self.target.slowdown if self.target else 1.0
         if self.target is None and self.config.needs_guest:
             slowdown = self._accelerator.slowdown
@@ -284,6 +318,7 @@ class Session:
                 for step in main.steps
                 if step.name != "module"
             ],
+            checks=self.results.checks,
             module=built,
             siblings=[_built_module(file, path) for path, file in main.siblings.items()],
             target_tools=str(spec.tools_dir),
@@ -305,6 +340,25 @@ class Session:
             f"{what[0].upper()}{what[1:]} did not build: {broken[0].reason}."
         )
         return runnable
+
+    def leave_out_finished(self, categories: list[Category]) -> list[Category]:
+        """Of a resumed run, only what the earlier one did not finish; its results are taken over.
+
+        Raises ConfigError when the two runs are not about the same thing.
+        """
+        earlier = self.config.earlier
+        if earlier is None:
+            return categories
+        earlier.refuse_another_subject(self.results)
+        taken = earlier.tests()
+        self.results.resumed_from = earlier.results.run_id
+        self.results.tests += taken
+        self.results.kernel_events += [event for test in taken for event in test.kernel_events]
+        self.note(
+            f"Resumed: {len(taken)} results of the run '{earlier.results.run_id}' were taken over "
+            f"({', '.join(sorted(earlier.finished)) or 'no category was finished'})."
+        )
+        return [row for row in categories if row.name not in earlier.finished]
 
     def install(self, builds: _Builds) -> None:
         """Put the module and the tools where the guest would have built them."""
@@ -377,9 +431,11 @@ class Session:
         if self.tests is not None:
             found = self.tests.result
             results.tests = found.tests + results.tests
-            results.kernel_events = found.kernel_events
+            results.kernel_events += found.kernel_events
+            results.measurements += found.measurements
             results.notes += found.notes
             self._prove_identity(found.module_identity)
+        self._decode_events()
         if self.source is not None:
             self._measure_again(self.source.path)
         order = {name: index for index, name in enumerate(results.selected_categories)}
@@ -389,6 +445,7 @@ class Session:
         results.finished_at = _now()
         results.complete = not interrupted
         judge(results, interrupted=interrupted)
+        self.rundir.record(RunDescribed(results))
         console = self.rundir.console_log
         tail = console.read_bytes()[-30_000:].decode(errors="replace") if console.exists() else ""
         try:
@@ -412,6 +469,16 @@ class Session:
                 "Something in the source directory changed during the run (vexrun itself only "
                 "ever sees it read-only)."
             )
+
+    def _decode_events(self) -> None:
+        """Source lines for the kernel's call traces, from the .ko files this run has kept."""
+        if self.image is None or self.source is None:
+            return
+        subject, directory = self.config.subject, self.rundir.path
+        built_at = BuildSpec.main(subject).directory
+        source = SubjectSource(self.source.path, built_at, subject.module.dir)
+        find_lines = addr2line_of(self.image.rootfs, directory)
+        self.results.notes += decode_run(self.results, directory, source, find_lines)
 
     def _prove_identity(self, loaded: dict[str, str | None] | None) -> None:
         module = self.results.module

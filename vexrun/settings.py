@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import os
-import tomllib
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from vexrun.errors import ConfigError
 from vexrun.layout import config_file
-from vexrun.validation import describe_errors
+from vexrun.validation import read_toml, validate
+
+
+class RustOrigin(StrEnum):
+    """Where an image's Rust comes from: never what happens to answer while it is built."""
+
+    DISTRO = "distro"
+    RUSTUP = "rustup"
 
 
 class ImageSettings(BaseModel):
-    """How guest images are made. `mirror` and `proxy` are URLs; None is the suite's default."""
+    """How guest images are made. `mirror` and `proxy` are URLs; None is the suite's default.
+
+    `accept_expired` takes package lists whose Valid-Until has passed: those of a snapshot or of
+    a mirror that stands still. Their signatures are checked all the same.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     mirror: str | None = None
     proxy: str | None = None
+    accept_expired: bool = False
     extra_packages: list[str] = Field(default_factory=list)
     disk_gib: int = Field(default=12, ge=6)
+    rust: RustOrigin = RustOrigin.DISTRO
 
 
 class MachineSettings(BaseModel):
@@ -43,8 +57,10 @@ class Settings(BaseModel):
 _ENVIRONMENT = {
     "VEXRUN_MIRROR": ("image", "mirror"),
     "VEXRUN_PROXY": ("image", "proxy"),
+    "VEXRUN_ACCEPT_EXPIRED": ("image", "accept_expired"),
     "VEXRUN_EXTRA_PACKAGES": ("image", "extra_packages"),
     "VEXRUN_DISK_GIB": ("image", "disk_gib"),
+    "VEXRUN_RUST": ("image", "rust"),
     "VEXRUN_MEMORY_MIB": ("machine", "memory_mib"),
     "VEXRUN_CPUS": ("machine", "cpus"),
 }
@@ -53,30 +69,32 @@ _ENVIRONMENT = {
 def load_settings(path: Path | None = None) -> Settings:
     """Read the settings file if there is one, then the environment.
 
-    Raises ConfigError naming the file, the key and the fix.
+    Raises ConfigError naming the file, the key and the fix; also when VEXRUN_CONFIG names a file
+    that is not there.
     """
     path = path or config_file()
-    raw: dict[str, dict[str, object]] = {}
-    if path.is_file():
-        try:
-            raw = tomllib.loads(path.read_text())
-        except OSError as error:
-            raise ConfigError(
-                f"The settings file '{path}' cannot be read: {error.strerror}."
-            ) from error
-        except ValueError as error:  # also a number of too many digits, or not UTF-8
-            raise ConfigError(f"The settings file '{path}' is not valid TOML: {error}.") from error
+    raw = _read(path)
     for variable, (section, key) in _ENVIRONMENT.items():
         value = os.environ.get(variable)
         if value:
             values = raw.setdefault(section, {})
             if isinstance(values, dict):  # otherwise the file is wrong, as is said below
                 values[key] = value.split() if key == "extra_packages" else value
+    return validate(
+        raw,
+        Settings,
+        f"The settings (file '{path}' and VEXRUN_* variables) are",
+        hint="The keys are described in docs/settings.md.",
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        return Settings.model_validate(raw)
-    except ValidationError as error:
-        raise ConfigError(
-            f"The settings (file '{path}' and VEXRUN_* variables) are not valid.",
-            evidence=describe_errors(error, Settings),
-            hint="The keys are described in docs/settings.md.",
-        ) from error
+        return read_toml(path, "settings file")
+    except FileNotFoundError as error:
+        if os.environ.get("VEXRUN_CONFIG"):
+            raise ConfigError(
+                f"There is no settings file '{path}', which VEXRUN_CONFIG names.",
+                hint="Correct VEXRUN_CONFIG, or unset it: nothing needs to be set.",
+            ) from error
+        return {}

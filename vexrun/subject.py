@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Self
@@ -14,13 +13,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
 from vexrun.errors import ConfigError
-from vexrun.validation import describe_errors
+from vexrun.tree import what_cannot_be_read_is_named
+from vexrun.validation import read_toml, validate
 
 SUBJECT_FILE_NAME = "vexrun.toml"
 
@@ -247,8 +246,102 @@ def _command_on_a_mount(value: str) -> str:
 MountCommand = Annotated[str, AfterValidator(_command_on_a_mount)]
 
 
+def _regular_expression(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error}") from error
+    return value
+
+
+def _counting_expression(value: str) -> str:
+    _regular_expression(value)
+    if re.compile(value).groups != 1:
+        raise ValueError("needs exactly one group (...): the number of tests that ran")
+    return value
+
+
+Pattern = Annotated[str, AfterValidator(_regular_expression)]
+
+
 class CliSection(_Section):
+    """`expect` must be found in what the probe prints; an exit status alone proves little."""
+
     probe: MountCommand
+    expect: Pattern | None = None
+
+
+class IoctlSection(_Section):
+    """Requests the module answers; they are called with garbage as arguments.
+
+    `on` names what they are called on: the root directory of the mount, a file in it, or a
+    device node below /dev.
+    """
+
+    on: str = "root"
+    requests: dict[PlainName, Annotated[int, Field(ge=0, lt=1 << 32, strict=True)]] = Field(
+        default_factory=dict
+    )
+
+    @field_validator("on")
+    @classmethod
+    def _on_something(cls, value: str) -> str:
+        if value not in ("root", "file") and not re.fullmatch(r"/dev/[A-Za-z0-9/_.+-]+", value):
+            raise ValueError("must be 'root', 'file' or a path below /dev")
+        return value
+
+
+class UnitSuite(_Section):
+    """A command that runs the subject's own unit tests, where the module is built.
+
+    `executed` is a regular expression with one group, the number of tests that ran; all its
+    matches in the output are added up, and a suite that ran none has failed.
+    """
+
+    name: PlainName
+    run: str
+    executed: Annotated[str, AfterValidator(_counting_expression)] = r"(\d+) passed"
+
+    @field_validator("run")
+    @classmethod
+    def _placeholders(cls, value: str) -> str:
+        _known_placeholders(value, {"tools"})
+        return value
+
+
+class Script(_Section):
+    """An existing script, run in the target as a test of its own.
+
+    It has passed when it ends with 0, prints `success`, and the kernel stays quiet.
+    """
+
+    name: PlainName
+    run: str
+    success: Pattern
+    mounted: bool = True
+
+    @field_validator("run")
+    @classmethod
+    def _placeholders(cls, value: str) -> str:
+        _known_placeholders(value, {"tools", "mount", "device", "source"})
+        return value
+
+
+class Strictness(StrEnum):
+    """What a remark of a checker is: listed in the report, or a failure."""
+
+    NOTE = "note"
+    ERROR = "error"
+
+
+class StaticSection(_Section):
+    """What remarks of each checker mean. An error in the subject's code fails in any case."""
+
+    sparse: Strictness = Strictness.NOTE
+    w1: Strictness = Strictness.NOTE
+    checkpatch: Strictness = Strictness.NOTE
+    clippy: Strictness = Strictness.ERROR
+    fmt: Strictness = Strictness.ERROR
 
 
 class StructureSection(_Section):
@@ -269,7 +362,11 @@ class Subject(_Section):
     tools: list[Tool] = Field(default_factory=list)
     crates: list[Crate] = Field(default_factory=list)
     cli: CliSection | None = None
+    ioctl: IoctlSection = Field(default_factory=IoctlSection)
+    unit: list[UnitSuite] = Field(default_factory=list)
+    scripts: list[Script] = Field(default_factory=list)
     structure: StructureSection = Field(default_factory=StructureSection)
+    static: StaticSection = Field(default_factory=StaticSection)
     bench: BenchSection | None = None
 
     @property
@@ -287,6 +384,8 @@ class Subject(_Section):
             "filesystem.fsck": self.filesystem.fsck,
             "cli.probe": self.cli.probe if self.cli else None,
             "bench.vectors": self.bench.vectors if self.bench else None,
+            **{f"unit.{suite.name}.run": suite.run for suite in self.unit},
+            **{f"scripts.{script.name}.run": script.run for script in self.scripts},
         }
         for key, command in commands.items():
             for used in re.findall(r"\{tools\}/([A-Za-z0-9._+-]+)", command or ""):
@@ -298,6 +397,10 @@ class Subject(_Section):
                     )
         if "module" in self.tool_names:
             raise ValueError("no tool or crate may be called 'module': that is the module's step")
+        for key, several in (("unit", self.unit), ("scripts", self.scripts)):
+            used_names = [each.name for each in several]
+            if len(set(used_names)) != len(used_names):
+                raise ValueError(f"[[{key}]] need names of their own")
         names = [variant.name for variant in self.variants]
         if {"default", "tools"} & set(names) or len(set(names)) != len(names):
             raise ValueError(
@@ -354,26 +457,21 @@ def load_subject(path: Path) -> Subject:
     Raises ConfigError naming the file, the key and the fix.
     """
     try:
-        raw = tomllib.loads(path.read_text())
+        raw = read_toml(path, "subject file")
     except FileNotFoundError as error:
         raise ConfigError(
             f"There is no subject file '{path}'.",
             hint="Write one (docs/subject-file.md has a template) or name it with --subject FILE.",
         ) from error
-    except OSError as error:
-        raise ConfigError(f"The subject file '{path}' cannot be read: {error.strerror}.") from error
-    except ValueError as error:  # also a number of too many digits, or not UTF-8
-        raise ConfigError(f"The subject file '{path}' is not valid TOML: {error}.") from error
-    try:
-        return Subject.model_validate(raw)
-    except ValidationError as error:
-        raise ConfigError(
-            f"The subject file '{path}' is not valid.",
-            evidence=describe_errors(error, Subject),
-            hint="Every key is described in docs/subject-file.md.",
-        ) from error
+    return validate(
+        raw,
+        Subject,
+        f"The subject file '{path}' is",
+        hint="Every key is described in docs/subject-file.md.",
+    )
 
 
+@what_cannot_be_read_is_named()
 def check_against_tree(subject: Subject, root: Path, subject_file: Path) -> None:
     """Raise ConfigError when the subject file names directories the tree does not have."""
 

@@ -9,29 +9,48 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
+import shlex
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from vexrun import process
-from vexrun.categories import Category
+from vexrun.categories import OWN_TESTS_DIR, Category
 from vexrun.errors import InfrastructureError, TargetLostError
-from vexrun.events import Emit, KernelEventSeen, Stages, TestFinished, TestStarted
+from vexrun.events import (
+    Emit,
+    KernelEventSeen,
+    Measured,
+    Stages,
+    TestFinished,
+    TestsCollected,
+    TestStarted,
+)
 from vexrun.guest.context import RunContext
 from vexrun.guest.protocol import ANSWER_FD, CONTEXT_FILE, CONTINUE, EVENT_FD, STOP
 from vexrun.layout import data_root
-from vexrun.results.model import BAD, KernelEvent, Outcome, TestResult
+from vexrun.results.model import BAD, KernelEvent, Measurement, Outcome, TestResult
+from vexrun.target.hang import HangReport
 from vexrun.target.kernel_watch import KernelCheck
 from vexrun.target.vm import VmTarget
 from vexrun.vm.ssh import HOST_ALIAS
 
-#: After the kernel said something bad a test may finish by itself for so long, at KVM speed.
+#: After the kernel said something bad a test may finish by itself for so long, at KVM speed,
 _GRACE_AFTER_EVENT_S = 4.0
+#: but never for longer than this: a task in an oops or a lockup does not come back.
+_MAX_GRACE_S = 30.0
+#: For the kernel check; of a guest that answers nothing any more; and of one that is given up,
+#: where the console has what matters.
+_CHECK_S = 60.0
+_MUTE_CHECK_S = 10.0
+_LAST_CHECK_S = 30.0
 #: Collecting takes a second; a test process that is mute for so long is stuck.
 _MUTE_S = 300.0
 #: Commands time out first and name themselves; the session's own deadline is the backstop.
@@ -46,6 +65,7 @@ class TestRunResult:
 
     tests: list[TestResult] = field(default_factory=list)
     kernel_events: list[KernelEvent] = field(default_factory=list)
+    measurements: list[Measurement] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     module_identity: dict[str, str | None] | None = None
 
@@ -73,17 +93,57 @@ class TestRun:
     def run(self, categories: Sequence[Category]) -> TestRunResult:
         """Run the categories in order. Results so far survive any exception in `self.result`."""
         remaining = list(categories)
+        broken_in = None
         while remaining:
-            broken_in = self._run_process(remaining)
-            if broken_in is None:
-                break
-            remaining = remaining[remaining.index(broken_in) + 1 :]
-            if any(category.needs_guest for category in remaining):
-                self._replace_target()
-        else:
-            return self.result
-        self._tear_down([category for category in categories if category.needs_guest])
+            together = _in_one_process(remaining)
+            broken_in = self._run_process(together)
+            last = broken_in or together[-1]
+            remaining = remaining[remaining.index(last) + 1 :]
+            if broken_in or self._failed_in(last):
+                self._look_again(last)
+                if any(row.needs_guest for row in remaining):
+                    self._replace_target()
+        if broken_in is None:
+            self._tear_down([category for category in categories if category.needs_guest])
         return self.result
+
+    def _failed_in(self, category: Category) -> bool:
+        """A failed test may leave a stuck mount or module: what follows starts clean."""
+        mine = [test for test in self.result.tests if test.category == category.name]
+        return category.needs_guest and any_bad(mine)
+
+    def _look_again(self, category: Category) -> None:
+        """What the kernel said after the last test of a category whose machine is given up.
+
+        Only where that is no crash: what follows an event is the same event's doing.
+        """
+        target = self.target
+        if target is None or not category.needs_guest or target.ended() is not None:
+            return
+        broke = (Outcome.CRASHED, Outcome.HUNG, Outcome.ERROR)
+        mine = [test for test in self.result.tests if test.category == category.name]
+        if any(test.outcome in broke for test in mine):
+            return
+        check = target.check_kernel(8.0 * target.slowdown)
+        if not check.events:
+            return
+        result = TestResult(
+            id=f"teardown/after_{category.name}",
+            category="teardown",
+            outcome=Outcome.CRASHED,
+            message=check.events[0].title,
+            kernel_events=check.events,
+        )
+        self._keep(result, check)
+
+    def _keep(self, result: TestResult, check: KernelCheck) -> None:
+        for event in check.events:
+            event.test = result.id
+            self.emit(KernelEventSeen(event))
+        self.result.tests.append(result)
+        self.result.kernel_events += check.events
+        self.result.notes += [note for note in check.notes if note not in self.result.notes]
+        self.emit(TestFinished(result))
 
     def _tear_down(self, ran: Sequence[Category]) -> None:
         """Unmount, unload, and look at the kernel a last time, as a result of its own.
@@ -106,13 +166,7 @@ class TestRun:
             message=text,
             kernel_events=check.events,
         )
-        for event in check.events:
-            event.test = result.id
-            self.emit(KernelEventSeen(event))
-        self.result.tests.append(result)
-        self.result.kernel_events += check.events
-        self.result.notes += [note for note in check.notes if note not in self.result.notes]
-        self.emit(TestFinished(result))
+        self._keep(result, check)
 
     def _replace_target(self) -> None:
         if self.target is None:
@@ -165,7 +219,21 @@ class TestRun:
         argv += ["-p", "testinfra.plugin", "-p", "vexrun.guest.plugin"]
         if self.context.ssh_config is not None:
             argv += [f"--hosts=ssh://{HOST_ALIAS}", f"--ssh-config={self.context.ssh_config}"]
-        return argv + [str(root / category.name) for category in categories]
+        argv += [str(root / category.name) for category in categories]
+        own = self.context.source / OWN_TESTS_DIR
+        if categories[0].own_process and own.is_dir():
+            # The subject's files may be called as ours are, and warn as they like.
+            places = shlex.join([".", categories[0].name, str(own)])
+            argv += ["--import-mode=importlib", "-o", f"pythonpath={places}"]
+            argv += ["-o", "python_files=test_*.py *_test.py", "-o", "filterwarnings=", str(own)]
+        return argv
+
+
+def _in_one_process(categories: Sequence[Category]) -> list[Category]:
+    """The categories that the next test process takes."""
+    if categories[0].own_process:
+        return [categories[0]]
+    return list(takewhile(lambda row: not row.own_process, categories))
 
 
 class _Conversation:
@@ -182,6 +250,7 @@ class _Conversation:
         self._heard = 0.0
         self._boundary = time.monotonic()
         self._trouble_since: float | None = None
+        self._hang: HangReport | None = None
 
     # -- the loop ---------------------------------------------------------------------------
 
@@ -214,6 +283,7 @@ class _Conversation:
         kind = message["event"]
         if kind == "collected":
             self._collected = message["ids"]
+            self.run.emit(TestsCollected([_plain_id(each) for each in self._collected]))
         elif kind == "collection_failed":
             raise InfrastructureError(
                 f"The guest tests in '{message['where']}' cannot be collected.",
@@ -224,9 +294,19 @@ class _Conversation:
                 "srcversion": message["srcversion"],
                 "build_id": message["build_id"],
             }
+        elif kind == "note":
+            if message["text"] not in self.run.result.notes:
+                self.run.result.notes.append(message["text"])
+        elif kind == "measured":
+            del message["event"]
+            measurement = Measurement.model_validate(message)
+            self.run.result.measurements.append(measurement)
+            self.run.emit(Measured(measurement))
         elif kind == "started":
             self._current, self._begun = message["id"], time.monotonic()
-            self._trouble_since = None
+            self._trouble_since = self._hang = None
+            if self.run.target is not None:
+                self.run.target.begin_test()
             self.run.emit(TestStarted(_plain_id(message["id"])))
         elif kind == "finished":
             self._conclude(message)
@@ -244,37 +324,44 @@ class _Conversation:
             ended = target.ended()
             if ended is not None:
                 return ended
-            if target.console.events or target.console.trouble:
-                self._trouble_since = self._trouble_since or time.monotonic()
+            if self._trouble_since is None and target.believes_trouble():
+                self._trouble_since = time.monotonic()
             if self._trouble_since is not None:
-                grace = _GRACE_AFTER_EVENT_S * target.slowdown
+                grace = min(_MAX_GRACE_S, _GRACE_AFTER_EVENT_S * target.slowdown)
                 if time.monotonic() - self._trouble_since > grace:
                     return "the test did not end after the kernel event"
+            elif (hang := target.notice_hang(self._begun, self._limit())) is not None:
+                self._hang = hang
+                return f"after {time.monotonic() - self._begun:.0f} s"
         if waited > self._deadline():
             return f"the test did not end within {self._deadline():.0f} s"
         return None
 
-    def _deadline(self) -> float:
+    def _limit(self) -> float:
+        """Seconds one command of the running test may take."""
         category = self._category(self._current or "")
-        return self.run.context.timeouts_s.get(category.name, 600.0) * _BACKSTOP
+        return self.run.context.timeouts_s.get(category.name, 600.0)
+
+    def _deadline(self) -> float:
+        return self._limit() * _BACKSTOP
 
     # -- judging one test -------------------------------------------------------------------
 
     def _conclude(self, message: dict[str, Any]) -> None:
         """A test reported its own end: add what the kernel did meanwhile."""
         raw = message["outcome"]
-        hang = ""
+        hang = HangReport("")
         if raw == "hung" and self.run.target is not None:
             hang = self.run.target.explain_hang()
-        check = self._check_kernel(message["id"])
-        outcome, text = _outcome_of(raw, message["message"], check)
+        check = self._check_kernel(message["id"], _MUTE_CHECK_S if hang.mute else None)
+        outcome, text = _outcome_of(raw, _named(message["message"], hang), check)
         result = TestResult(
             id=_plain_id(message["id"]),
             category=self._category(message["id"]).name,
             outcome=outcome,
             duration_s=round(message["duration_s"], 3),
             message=text,
-            details="\n".join(part for part in (message["details"], hang) if part),
+            details="\n".join(part for part in (message["details"], hang.details) if part),
             kernel_events=check.events,
         )
         self._record(message["id"], result, check)
@@ -304,30 +391,33 @@ class _Conversation:
         """
         identifier = self._current or "?"
         target = self.run.target
-        hang = target.explain_hang() if target is not None and target.ended() is None else ""
-        check = self._check_kernel(identifier)
+        hang = self._hang or HangReport("")
+        if self._hang is None and target is not None and target.ended() is None:
+            hang = target.explain_hang()
+        check = self._check_kernel(identifier, _MUTE_CHECK_S if hang.mute else _LAST_CHECK_S)
         if check.events:
             outcome, text = Outcome.CRASHED, f"{check.events[0].title} ({reason})"
         elif check.log_lost:
             outcome, text = Outcome.ERROR, f"{check.log_lost} ({reason})"
         else:
-            outcome, text = otherwise, reason
+            outcome, text = otherwise, _named(reason, hang)
         result = TestResult(
             id=_plain_id(identifier),
             category=self._category(identifier).name,
             outcome=outcome,
             duration_s=round(time.monotonic() - self._begun, 3),
             message=text,
-            details=hang,
+            details=hang.details,
             kernel_events=check.events,
         )
         self._record(identifier, result, check)
         self._break(identifier, result)
 
-    def _check_kernel(self, identifier: str) -> KernelCheck:
+    def _check_kernel(self, identifier: str, patience_s: float | None = None) -> KernelCheck:
         if self.run.target is None:
             return KernelCheck()
-        timeout = max(60.0, 8.0 * self.run.target.slowdown)
+        slow = 8.0 * self.run.target.slowdown
+        timeout = max(_CHECK_S, slow) if patience_s is None else patience_s
         try:
             check = self.run.target.check_kernel(timeout)
         except TargetLostError as error:
@@ -391,11 +481,33 @@ class _Conversation:
                 f"The test process ended with {len(left)} tests not run.",
                 evidence=_tail(self.run.rundir / "pytest.log"),
             )
+        if not self._collected and self._own_code_is_broken():
+            return
         if not self._collected:
             raise InfrastructureError(
                 "The test process ran no test at all.",
                 evidence=_tail(self.run.rundir / "pytest.log"),
             )
+
+    def _own_code_is_broken(self) -> bool:
+        """A conftest.py of the subject's own that does not work stops pytest: a failed test."""
+        category = next(iter(self.categories.values()))
+        said = _tail(self.run.rundir / "pytest.log")
+        found = re.search(r"while loading conftest '([^']*)'", said)
+        if not category.own_process or found is None:
+            return False
+        own = f"{self.run.context.source}/"
+        cause = next((line for line in reversed(said.splitlines()) if line[:2] == "E "), "")
+        result = TestResult(
+            id=f"{category.name}/{found[1].removeprefix(own)}",
+            category=category.name,
+            outcome=Outcome.FAILED,
+            message=f"'{found[1].removeprefix(own)}' cannot be imported: {cause[1:].strip()}",
+            details=said,
+        )
+        self.run.result.tests.append(result)
+        self.run.emit(TestFinished(result))
+        return True
 
     def _category(self, identifier: str) -> Category:
         return self.categories[identifier.split("/", 1)[0]]
@@ -413,6 +525,11 @@ def _outcome_of(raw: str, message: str, check: KernelCheck) -> tuple[Outcome, st
     if raw == "lost":
         return Outcome.ERROR, f"the target was lost: {message}"
     return Outcome(raw), message
+
+
+def _named(message: str, hang: HangReport) -> str:
+    """A hang by its name first, when it has one."""
+    return f"{hang.name} ({message})" if hang.name else message
 
 
 def _plain_id(identifier: str) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,19 @@ class SourceState:
     fingerprint: str
 
 
+@contextmanager
+def what_cannot_be_read_is_named() -> Iterator[None]:
+    """Whoever gives a tree answers for its permissions: ConfigError with the path, not 69."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"The source '{error.filename}' cannot be read: {error.strerror}.",
+            hint="Give the user that runs vexrun read access to the whole tree, and leave it alone "
+            "while it is read.",
+        ) from error
+
+
 def is_build_product(name: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in BUILD_PRODUCTS)
 
@@ -56,7 +70,7 @@ def _is_product_directory(parent: Path, name: str) -> bool:
 
 def source_files(root: Path) -> Iterator[Path]:
     """Source files and symbolic links below `root`, relative and sorted; no build products."""
-    for directory, subdirectories, names in os.walk(root, onerror=_unreadable):
+    for directory, subdirectories, names in os.walk(root, onerror=_raise):
         here = Path(directory)
         links = [name for name in subdirectories if (here / name).is_symlink()]
         subdirectories[:] = sorted(
@@ -74,10 +88,11 @@ def source_files(root: Path) -> Iterator[Path]:
                 yield path.relative_to(root)
 
 
+@what_cannot_be_read_is_named()
 def build_products(root: Path) -> list[Path]:
     """Build products lying in the tree that git does not ignore, relative to `root`."""
     found = []
-    for directory, subdirectories, names in os.walk(root, onerror=_unreadable):
+    for directory, subdirectories, names in os.walk(root, onerror=_raise):
         here = Path(directory)
         subdirectories[:] = [
             name
@@ -104,6 +119,7 @@ def _not_ignored(root: Path, paths: list[Path]) -> list[Path]:
     return [path for path in paths if str(path) not in ignored]
 
 
+@what_cannot_be_read_is_named()
 def measure(root: Path) -> SourceState:
     """Hash the tree. Cost: one read of every source file and one lstat of everything else."""
     content = hashlib.sha256()
@@ -114,9 +130,9 @@ def measure(root: Path) -> SourceState:
             content.update(b"l" + os.fsencode(path.readlink()) + b"\0")
         else:
             executable = b"x" if path.stat().st_mode & 0o111 else b"-"
-            content.update(executable + hashlib.sha256(_read(path)).digest())
+            content.update(executable + hashlib.sha256(path.read_bytes()).digest())
     everything = hashlib.sha256()
-    for directory, subdirectories, names in os.walk(root, onerror=_unreadable):
+    for directory, subdirectories, names in os.walk(root, onerror=_raise):
         subdirectories[:] = sorted(n for n in subdirectories if n not in _VERSION_CONTROL)
         for name in sorted(subdirectories + names):
             path = Path(directory) / name
@@ -127,22 +143,9 @@ def measure(root: Path) -> SourceState:
     return SourceState(content.hexdigest(), everything.hexdigest())
 
 
-def _unreadable(error: OSError) -> None:
+def _raise(error: OSError) -> None:
     """For os.walk, which otherwise passes over what it cannot read."""
-    raise ConfigError(
-        f"The source directory '{error.filename}' cannot be read: {error.strerror}.",
-        hint="Give the user that runs vexrun read access to the whole tree.",
-    ) from error
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"The source file '{path}' cannot be read: {error.strerror}.",
-            hint="Give the user that runs vexrun read access to the whole tree.",
-        ) from error
+    raise error
 
 
 def copy_clean(root: Path, destination: Path) -> None:

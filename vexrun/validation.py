@@ -1,12 +1,45 @@
-"""Turn pydantic's errors into sentences that name the key and the fix."""
+"""Read the TOML files people write; every error is a sentence that names file, key and fix."""
 
 from __future__ import annotations
 
 import difflib
+import tomllib
 import typing
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+
+from vexrun.errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """The content of a TOML file, which is UTF-8 whatever the locale says.
+
+    Raises ConfigError that calls the file `what`, and FileNotFoundError: whether a file must be
+    there is known to the caller.
+    """
+    try:
+        with path.open("rb") as stream:
+            return tomllib.load(stream)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"The {what} '{path}' cannot be read: {error.strerror}.") from error
+    except ValueError as error:  # also a number of too many digits, or not UTF-8
+        raise ConfigError(f"The {what} '{path}' is not valid TOML: {error}.") from error
+
+
+def validate(raw: dict[str, Any], model: type[Model], subject: str, hint: str = "") -> Model:
+    """`raw` as a `model`; `subject` begins the sentence of the ConfigError when it is none."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{subject} not valid.", evidence=describe_errors(error, model), hint=hint
+        ) from error
 
 
 def describe_errors(error: ValidationError, model: type[BaseModel]) -> str:

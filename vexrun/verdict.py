@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vexrun.categories import CATEGORIES
 from vexrun.errors import ExitCode
-from vexrun.results.model import BAD, EXECUTED, Outcome, RunResults, Verdict
+from vexrun.results.model import BAD, EXECUTED, KernelEvent, Outcome, RunResults, Verdict
 
 _EXIT_CODES = {
     Verdict.PASS: ExitCode.PASS,
@@ -47,7 +47,7 @@ def _findings(results: RunResults) -> list[str]:
         if matching:
             reasons.append(f"{_tests(len(matching))} {outcome.value}: {_some(matching)}.")
     if results.kernel_events:
-        titles = list(dict.fromkeys(event.title for event in results.kernel_events))
+        titles = list(dict.fromkeys(map(_with_line, results.kernel_events)))
         reasons.append(f"The kernel reported {_some(titles)}.")
     return reasons
 
@@ -92,6 +92,15 @@ def _pass_sentence(results: RunResults) -> str:
         f"{ran} tests ran in {len(results.selected_categories)} categories{debt}; "
         "no kernel event happened."
     )
+
+
+def _with_line(event: KernelEvent) -> str:
+    """The event's title, and the subject's source line if the title does not have it."""
+    line = event.source_line
+    # The title of a WARN or BUG has the name of the file without its directory.
+    if line is None or line.rpartition("/")[2] in event.title:
+        return event.title
+    return f"{event.title} at {line}"
 
 
 def _tests(count: int) -> str:

@@ -11,17 +11,25 @@ from vexrun.subject import Subject
 from scenario import LIVE, REMOUNTED, Scenario
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+class _Phases:
     """A filesystem without persistence gets the live half of each test, and a skip that says so."""
-    if "phase" not in metafunc.fixturenames:
-        return
-    lacked = run_context(metafunc.config).subject.filesystem.lacked_operations
-    phases = [LIVE, REMOUNTED] if "persistence" in lacked else [REMOUNTED]
-    needs = pytest.mark.needs_operations("persistence")
-    metafunc.parametrize(
-        "phase",
-        [pytest.param(phase, marks=needs if phase == REMOUNTED else []) for phase in phases],
-    )
+
+    @staticmethod
+    def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+        if "phase" not in metafunc.fixturenames:
+            return
+        lacked = run_context(metafunc.config).subject.filesystem.lacked_operations
+        phases = [LIVE, REMOUNTED] if "persistence" in lacked else [REMOUNTED]
+        needs = pytest.mark.needs_operations("persistence")
+        metafunc.parametrize(
+            "phase",
+            [pytest.param(phase, marks=needs if phase == REMOUNTED else []) for phase in phases],
+        )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # As a plugin: a conftest's own hooks do not see test files outside this directory.
+    config.pluginmanager.register(_Phases(), "vexrun-phases")
 
 
 @pytest.fixture

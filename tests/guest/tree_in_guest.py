@@ -366,6 +366,18 @@ class Tree:
         return note
 
 
+def known(root, note):
+    """The Tree that made `note`, to go on with."""
+    tree = Tree.__new__(Tree)
+    tree.root = root
+    tree.names = dict(note["names"])
+    tree.files = {number: Content(*made) for number, made in note["files"].items()}
+    tree.generations = dict.fromkeys(tree.names, 7)
+    tree.strangers = set(note["strangers"])
+    tree._next = max(tree.files, default=0)
+    return tree
+
+
 def _write_all(fd, data, offset):
     view = memoryview(data)
     while view:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from vexrun import process
+from vexrun.image.manifest import ImageInputs, Manifest
 from vexrun.subject import Subject, load_subject
 
 #: A subject file's sections; a test replaces or adds what it is about.
@@ -29,6 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory.mkdir()
     monkeypatch.setenv("VEXRUN_CACHE_DIR", str(directory / "cache"))
     monkeypatch.setenv("VEXRUN_STATE_DIR", str(directory / "state"))
+    (directory / "config.toml").touch()
     monkeypatch.setenv("VEXRUN_CONFIG", str(directory / "config.toml"))
     return directory
 
@@ -74,13 +79,57 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
 
 
 #: Runs what follows its options: no namespaces, so no privileges and no uidmap.
-UNSHARE = 'while [[ $1 == --* ]]; do shift; done; exec "$@"'
+UNSHARE = 'while [[ $1 == --* ]]; do shift; done; [[ $2 == */probe.sh ]] && exit 0; exec "$@"'
 
 
 @pytest.fixture
 def no_namespaces(programs: Programs) -> Programs:
     programs.add("unshare", UNSHARE)
     return programs
+
+
+@pytest.fixture
+def ordinary_user() -> Iterator[Path]:
+    """This process as a user without privileges, who root's tests need to be refused anything.
+
+    Yields a directory of this user's, outside of root's temporary ones.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="vexrun-unit-"))
+    root = os.geteuid() == 0
+    if root:
+        os.chown(directory, 65534, 65534)
+        os.seteuid(65534)
+    try:
+        yield directory
+    finally:
+        if root:
+            os.seteuid(0)
+        subprocess.run(["chmod", "-R", "u+rwX", directory], check=True)
+        shutil.rmtree(directory)
+
+
+MakeManifest = Callable[..., Manifest]
+
+
+@pytest.fixture
+def make_manifest() -> MakeManifest:
+    """Manifests of images that exist on paper alone; keywords replace fields."""
+
+    def make(name: str = "trixie-0", **changed: Any) -> Manifest:
+        fields = {
+            "name": name,
+            "key": name.rpartition("-")[2],
+            "inputs": ImageInputs(suite="trixie", disk_gib=12, roles_sha256=""),
+            "created_at": "",
+            "built_as": "root",
+            "kernel_release": "6.12.9-amd64",
+            "packages": {},
+            "sha256": {},
+            "files_sha256": "",
+        }
+        return Manifest(**{**fields, **changed})
+
+    return make
 
 
 SubjectText = Callable[..., str]

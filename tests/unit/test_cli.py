@@ -93,7 +93,6 @@ def test_a_wrong_key(vexrun: Vexrun, source_tree: Path, home: Path) -> None:
     [
         (["--only", "mout"], ["no category 'mout'. Did you mean 'mount'?"]),
         (["--skip", "nonsense"], ["no category 'nonsense'."]),
-        (["--only", "perf"], ["'perf' is not part of this version"]),
         (["--only", "mount", "--skip", "mount"], ["selection of categories is empty"]),
         (["--only", "mount,fsops", "--skip", "fsops,mount"], ["selection of categories is empty"]),
         (["--only", ""], ["--only was given without a category.", "--only mount,fsops"]),
@@ -133,7 +132,12 @@ def test_a_wrong_request(
         (["image", "show", "trixie"], ["There is no image whose name starts with 'trixie'."]),
         (["image", "rm", "trixie"], ["There is no image", "Run: vexrun image list"]),
         (["image", "build", "--suite", "woody"], ["no suite 'woody'."]),
-        (["provision", "host"], ["not part of this version"]),
+        (["gate", "--for", "device"], ["There is no run yet.", "Run: vexrun test SOURCE"]),
+        (["gate", "x", "--for", "moon"], ["Invalid value for '--for'"]),
+        (["gate", "x"], ["Missing option '--for'"]),
+        (["gate", "--for", "device", "--sign-key", "k"], ["--seal is not given"]),
+        (["gate", "--for", "device", "--format", "pdf"], ["no format 'pdf'", "md"]),
+        (["gate", "verify", "/nonexistent"], ["'/nonexistent' cannot be read"]),
         (["provision", "device"], ["not part of this version"]),
         (["tset"], ["No such command 'tset'"]),
     ],
@@ -177,11 +181,10 @@ def test_wrong_settings_name_their_file(vexrun: Vexrun, home: Path) -> None:
 
 
 @pytest.fixture
-def bare_machine(programs: Any) -> Any:
+def bare_machine(no_namespaces: Any) -> Any:
     """A machine with a shell and hardly anything else."""
-    programs.link("setpriv", "bash", "sh", "rm", "git")
-    programs.add("unshare", 'while [[ $1 == --* ]]; do shift; done; exec "$@"')
-    return programs
+    no_namespaces.link("setpriv", "bash", "sh", "rm", "git")
+    return no_namespaces
 
 
 @pytest.mark.parametrize(

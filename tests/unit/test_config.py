@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vexrun.categories import CATEGORIES, select_categories
+from vexrun.categories import CATEGORIES, Category, select_categories
 from vexrun.config import Backend, RunConfig, TargetKind, make_config
 from vexrun.errors import ConfigError, ExitCode
 from vexrun.kbuild import BuildPlace
@@ -16,9 +16,8 @@ from vexrun.vm.accel import AccelChoice
 
 pytestmark = pytest.mark.usefixtures("home")
 
-NEED_NO_GUEST = ["structure", "build"]
-READY = ["structure", "build", "module", "mkfs", "mount", "fsops"]
-LATER = ["static", "unit", "ioctl", "errors", "stress", "perf"]
+NEED_NO_GUEST = ["structure", "build", "static"]
+READY = [name for name, row in CATEGORIES.items() if row.ready]
 
 
 def selected(only: list[str], skip: list[str]) -> list[str]:
@@ -33,10 +32,10 @@ def selected(only: list[str], skip: list[str]) -> list[str]:
     [
         ([], [], READY),
         (["fsops", "build"], [], ["build", "fsops"]),
-        ([], ["mount", "mkfs"], ["structure", "build", "module", "fsops"]),
+        ([], [name for name in READY if name not in ("build", "fsops")], ["build", "fsops"]),
         (["mount", "fsops"], ["mount"], ["fsops"]),
         (["mount", "mount"], [], ["mount"]),
-        ([], ["perf"], READY),
+        ([], ["structure"], READY[1:]),
     ],
 )
 def test_selection_keeps_the_order_of_the_table(
@@ -63,10 +62,13 @@ def test_an_empty_selection_is_a_usage_error_not_a_pass(only: list[str]) -> None
     assert "--skip " + ",".join(only) in caught.value.evidence
 
 
-@pytest.mark.parametrize("name", LATER)
-def test_a_category_of_a_later_version_is_refused_rather_than_run_empty(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"'{name}' is not part of this version"):
-        select_categories([name], [])
+def test_a_category_of_a_later_version_is_refused_rather_than_run_empty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(CATEGORIES, "fuzz", Category("fuzz", "crashes nothing", ready=False))
+    with pytest.raises(ConfigError, match="'fuzz' is not part of this version"):
+        select_categories(["fuzz"], [])
+    assert "fuzz" not in selected([], [])
 
 
 @pytest.mark.parametrize("name", READY)
@@ -110,7 +112,8 @@ def test_an_ordinary_request(request_for: Request, source_tree: Path) -> None:
     assert config.suite.name == "trixie"
     assert config.needs_guest
     assert config.selects("fsops")
-    assert not config.selects("perf")
+    assert not config.selects("unit"), "the subject declares nothing that it could run"
+    assert any("'unit' was not run" in note for note in config.notes)
 
 
 def test_the_source_is_where_the_subject_file_is(
@@ -155,7 +158,7 @@ def test_on_the_host_only_what_needs_no_kernel_runs(request_for: Request) -> Non
     assert not config.needs_guest
 
 
-@pytest.mark.parametrize("name", [name for name in READY if name not in NEED_NO_GUEST])
+@pytest.mark.parametrize("name", [name for name in READY if CATEGORIES[name].needs_guest])
 def test_the_host_refuses_by_name_what_would_load_or_format(
     request_for: Request, name: str
 ) -> None:
@@ -168,7 +171,7 @@ def test_the_host_refuses_by_name_what_would_load_or_format(
 
 def test_the_host_refuses_a_selection_with_nothing_left(request_for: Request) -> None:
     with pytest.raises(ConfigError, match="None of the selected categories"):
-        request_for(target=TargetKind.HOST, skip=NEED_NO_GUEST)
+        request_for(target=TargetKind.HOST, skip=[*NEED_NO_GUEST, "unit"])
 
 
 @pytest.mark.parametrize(
@@ -190,6 +193,18 @@ def test_expectations_beside_the_subject_file_are_read(
     request_for: Request, source_tree: Path
 ) -> None:
     (source_tree / "vexrun-expectations.toml").write_text(
-        '[[expect]]\ntest = "fsops/*"\nreason = "issue 7"\n'
+        '[[expect]]\ntest = "fsops/t.py::test_x"\nreason = "issue 7"\n'
     )
     assert [each.reason for each in request_for().expectations] == ["issue 7"]
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o111, 0o444], ids=["nothing", "unlisted", "unsearched"])
+def test_a_source_that_may_not_be_read_is_the_users_to_correct(
+    request_for: Request, ordinary_user: Path, mode: int
+) -> None:
+    tree = ordinary_user / "tree"
+    tree.mkdir(mode=mode)
+    with pytest.raises(ConfigError, match="cannot be read: Permission denied") as caught:
+        request_for(source=tree)
+    assert f"'{tree}'" in caught.value.message
+    assert caught.value.exit_code is ExitCode.USAGE

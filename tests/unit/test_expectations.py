@@ -21,7 +21,16 @@ def expectation(test: str = ID) -> Expectation:
     return Expectation(test=test, reason="rename is not atomic", link="https://bugs/7")
 
 
-@pytest.mark.parametrize("pattern", [ID, "fsops/*", "*::test_rename*", "*"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        ID,
+        "fsops/test_names.py::test_rename[*]",
+        "fsops/test_names.py::test_rename[over-?-file]",
+        "fsops/*::test_rename[over-*]",
+        "*::test_rename[*]",
+    ],
+)
 def test_an_expected_failure_is_counted_apart(pattern: str) -> None:
     tests = [result(Outcome.FAILED)]
     assert apply_expectations(tests, [expectation(pattern)]) == []
@@ -29,7 +38,15 @@ def test_an_expected_failure_is_counted_apart(pattern: str) -> None:
     assert tests[0].expectation == "rename is not atomic https://bugs/7"
 
 
-@pytest.mark.parametrize("pattern", ["fsops/test_names.py::test_rename", "mount/*", "rename"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "fsops/test_names.py::test_rename",
+        "fsops/test_names.py::test_rename_twice[*]",
+        "fsops/test_names.py::test_rename[over-[a]-file]",
+        "mount/*::test_rename[*]",
+    ],
+)
 def test_other_tests_are_not_excused(pattern: str) -> None:
     tests = [result(Outcome.FAILED)]
     apply_expectations(tests, [expectation(pattern)])
@@ -57,9 +74,9 @@ def test_nothing_but_a_failure_is_excused(outcome: Outcome) -> None:
     ],
 )
 def test_an_expectation_that_now_passes_is_stale(outcomes: list[Outcome], stale: bool) -> None:
-    tests = [result(outcome, f"fsops/t.py::test_{n}") for n, outcome in enumerate(outcomes)]
-    found = apply_expectations(tests, [expectation("fsops/*")])
-    assert found == (["fsops/*: rename is not atomic"] if stale else [])
+    tests = [result(outcome, f"fsops/t.py::test_x[{n}]") for n, outcome in enumerate(outcomes)]
+    found = apply_expectations(tests, [expectation("fsops/t.py::test_x[*]")])
+    assert found == (["fsops/t.py::test_x[*]: rename is not atomic"] if stale else [])
 
 
 # -- the file ------------------------------------------------------------------------------------
@@ -76,8 +93,27 @@ def test_no_file_expects_nothing(tmp_path: Path) -> None:
 
 
 def test_the_file_is_read(tmp_path: Path) -> None:
-    path = write(tmp_path, '[[expect]]\ntest = "a/*"\noutcome = "failed"\nreason = "r"\n')
-    assert load_expectations(path) == [Expectation(test="a/*", reason="r")]
+    text = '[[expect]]\ntest = "a/b.py::test_c"\noutcome = "failed"\nreason = "r"\n'
+    expected = [Expectation(test="a/b.py::test_c", reason="r")]
+    assert load_expectations(write(tmp_path, text)) == expected
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("", "*", "**", "*/*", "fsops/*", "fsops/test_names.py", "fsops/test_names.py::*"),
+        *("fsops/test_names.py::test_*", "*::test_rename*", "*test_rename*", "*::tes?_rename"),
+        *("fsops/*::*[over-a-file]", "test_rename", "*::test_"),
+    ],
+)
+def test_what_does_not_name_one_test_function_is_refused(tmp_path: Path, pattern: str) -> None:
+    """An expectation that covers a category would excuse failures nobody has seen yet."""
+    path = write(tmp_path, f'[[expect]]\ntest = "{pattern}"\nreason = "r"\n')
+    with pytest.raises(ConfigError) as caught:
+        load_expectations(path)
+    assert "'expect.0.test': a known failure belongs to one test function" in caught.value.evidence
+    assert f"(found '{pattern}')" in caught.value.evidence
+    assert "Known failures" in caught.value.hint
 
 
 @pytest.mark.parametrize(

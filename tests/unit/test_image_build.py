@@ -16,7 +16,7 @@ from vexrun.events import Event, Note, StageFinished, StageStarted
 from vexrun.image.build import ensure_base, ensure_layer
 from vexrun.image.catalog import Image, lock_path
 from vexrun.image.locking import is_locked
-from vexrun.image.manifest import Manifest, base_inputs
+from vexrun.image.manifest import base_inputs
 from vexrun.image.suites import SUITES
 from vexrun.settings import ImageSettings
 
@@ -103,12 +103,15 @@ def test_a_build_that_breaks_later_leaves_nothing_either(builder: Any, images: P
 def test_what_a_killed_build_left_is_swept_and_another_ones_is_not(
     builder: Any, images: Path
 ) -> None:
-    name = base_inputs(TRIXIE, SETTINGS).name
-    for stale in (f".building-{name}-1", ".building-bookworm-0123-2"):
-        (images / stale / "rootfs").mkdir(parents=True)
+    work = images.parent / "work"
+    for name in ("bookworm-killed-1", "bookworm-alive-2"):
+        (work / name / "rootfs").mkdir(parents=True)
     builder.add("mmdebstrap", UNREACHABLE)
-    refused()
-    assert left(images) == [".building-bookworm-0123-2"]
+    with (work / "bookworm-alive-2.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        refused()
+    assert sorted(left(work)) == ["bookworm-alive-2", "bookworm-alive-2.lock"]
+    assert left(images) == []
 
 
 # -- the machine ---------------------------------------------------------------------------------
@@ -169,7 +172,7 @@ def test_a_full_disk_is_noticed_before_anything_is_written(
 
 
 @pytest.fixture
-def cached(builder: Any, images: Path) -> Path:
+def cached(builder: Any, images: Path, make_manifest: Any) -> Path:
     """The image that would be built."""
     inputs = base_inputs(TRIXIE, SETTINGS)
     path = images / inputs.name
@@ -177,17 +180,7 @@ def cached(builder: Any, images: Path) -> Path:
     (path / "rootfs").mkdir()
     for part in ("root.qcow2", "vmlinuz", "initrd.img", "ssh/client"):
         (path / part).touch()
-    manifest = Manifest(
-        name=inputs.name,
-        key=inputs.key,
-        inputs=inputs,
-        created_at="",
-        built_as="root",
-        kernel_release="6.12",
-        packages={"gcc": "14"},
-        sha256={},
-        files_sha256="",
-    )
+    manifest = make_manifest(inputs.name, key=inputs.key, inputs=inputs, packages={"gcc": "14"})
     (path / "manifest.json").write_text(manifest.model_dump_json())
     return path
 
@@ -216,6 +209,7 @@ def test_packages_the_image_has_need_no_layer(cached: Path) -> None:
 APT = """
 while [[ $1 == --* ]]; do shift; done
 case "$*" in
+    *probe.sh) exit 0 ;;
     *enter.sh*install*) echo "E: {install}" >&2; exit 100 ;;
     *enter.sh*update*) echo "Err: mirror.invalid"; exit {update} ;;
 esac

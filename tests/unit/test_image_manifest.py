@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from vexrun.image import manifest
-from vexrun.image.manifest import Manifest, base_inputs, image_roles, layer_inputs, roles_sha256
+from vexrun.image.manifest import (
+    ImageInputs,
+    Manifest,
+    base_inputs,
+    image_roles,
+    layer_inputs,
+    roles_sha256,
+)
 from vexrun.image.suites import SUITES
-from vexrun.settings import ImageSettings
+from vexrun.settings import ImageSettings, RustOrigin
 
 ROOT = Path(__file__).resolve().parents[2]
 TRIXIE = SUITES["trixie"]
@@ -55,8 +65,9 @@ def test_equal_inputs_have_equal_keys() -> None:
         ImageSettings(mirror="http://m/debian"),
         ImageSettings(extra_packages=["tree"]),
         ImageSettings(disk_gib=20),
+        ImageSettings(rust=RustOrigin.RUSTUP),
     ],
-    ids=["mirror", "extra_packages", "disk_gib"],
+    ids=["mirror", "extra_packages", "disk_gib", "rust"],
 )
 def test_each_setting_that_makes_another_image_changes_the_key(settings: ImageSettings) -> None:
     assert key(settings) != key()
@@ -79,26 +90,24 @@ def test_how_it_is_fetched_is_not_what_it_is(one: ImageSettings, other: ImageSet
     assert key(one) == key(other)
 
 
+def test_an_image_from_before_the_setting_of_rust_keeps_its_key() -> None:
+    now = base_inputs(TRIXIE, ImageSettings())
+    before = {key: value for key, value in now.model_dump().items() if key != "rust"}
+    text = json.dumps(before, sort_keys=True)
+    assert now.key == hashlib.sha256(text.encode()).hexdigest()[:16]
+    assert ImageInputs.model_validate(before) == now
+
+
 # -- layers --------------------------------------------------------------------------------------
 
 
-def base_manifest() -> Manifest:
+@pytest.fixture
+def base(make_manifest: Any) -> Manifest:
     inputs = base_inputs(TRIXIE, ImageSettings())
-    return Manifest(
-        name=inputs.name,
-        key=inputs.key,
-        inputs=inputs,
-        created_at="",
-        built_as="root",
-        kernel_release="6.12",
-        packages={},
-        sha256={},
-        files_sha256="",
-    )
+    return make_manifest(inputs.name, key=inputs.key, inputs=inputs)
 
 
-def test_a_layer_is_known_by_its_base_and_its_packages() -> None:
-    base = base_manifest()
+def test_a_layer_is_known_by_its_base_and_its_packages(base: Manifest) -> None:
     layer = layer_inputs(base, ["b", "a"])
     assert layer.base_key == base.key
     assert layer.name.startswith("trixie-layer-")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -263,6 +264,81 @@ def test_both_kernels_give_the_same_keys(condition: str) -> None:
         if log.stem not in CAPTURED_ONE
     ]
     assert all(key == keys[0] for key in keys)
+
+
+def captured_on(series: str) -> set[str]:
+    return {log.stem.rpartition("-")[0] for log in CAPTURED_LOGS if log.stem.endswith(f"-{series}")}
+
+
+def events_of(condition: str, series: str) -> list[KernelEvent]:
+    log = LOGS / "captured" / f"{condition}-{series}.log"
+    return parse(log.read_bytes(), SOURCE_MODULE.get(condition, condition))
+
+
+@pytest.mark.parametrize("condition", sorted(captured_on("6.1") & captured_on("6.12")))
+def test_the_first_event_is_recognised_on_the_other_kernel(condition: str) -> None:
+    """Also where the kernels put it in other words, or one of them says more afterwards."""
+    old, new = events_of(condition, "6.1"), events_of(condition, "6.12")
+    assert [event.key for event in old[:1]] == [event.key for event in new[:1]]
+
+
+#: Logs of one and the same bug, told with and without a panic.
+SAME_BUG = {"null_init_oops_panic": "null_init", "panic_on_warn": "warn_on"}
+
+
+def test_no_two_bugs_have_the_same_key() -> None:
+    keys: dict[str, set[str]] = {}
+    for log in CAPTURED_LOGS:
+        condition, _, series = log.stem.rpartition("-")
+        for event in events_of(condition, series)[:1]:
+            keys.setdefault(event.key, set()).add(SAME_BUG.get(condition, condition))
+    assert {key: names for key, names in keys.items() if len(names) > 1} == {}
+    assert len(keys) > 20
+
+
+def another_run(log: bytes) -> bytes:
+    """The same report with what differs from run to run, and after an edit elsewhere, changed."""
+    log = re.sub(rb"(?<=\[) *(\d+)(?=\.\d{6}\])", lambda m: b"%5d" % (int(m[1]) + 400), log)
+    log = re.sub(rb"\bff[0-9a-f]{14}\b", b"ff1122334455667f", log)
+    log = re.sub(rb"(?<=PID: )\d+", b"31337", log)
+    log = re.sub(rb"(?<=CPU: )\d+", b"7", log)
+    log = re.sub(rb"(?<=CPU#)\d+", b"7", log)
+    log = re.sub(rb"(?<=\.c:)\d+", b"4242", log)
+    return re.sub(rb"\+0x[0-9a-f]+/0x[0-9a-f]+", b"+0xabc/0xdef", log)
+
+
+@pytest.mark.parametrize("log", CAPTURED_LOGS, ids=lambda log: log.stem)
+def test_another_run_gives_the_same_keys(log: Path) -> None:
+    condition, _, _ = log.stem.rpartition("-")
+    module = SOURCE_MODULE.get(condition, condition)
+    data = log.read_bytes()
+    data = data[data.index(b"Run /init") :] if b"Run /init" in data else data
+    keys = [event.key for event in parse(data, module)]
+    assert [event.key for event in parse(another_run(data), module)] == keys
+
+
+def test_a_rust_panic_of_a_program_is_no_kernel_event() -> None:
+    """vexctl's panic is its test's failure; on the console it is userspace's line."""
+    said = (
+        b"thread 'main' panicked at src/main.rs:41:9:\nindex out of bounds: the len is 4\n"
+        b"note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n"
+    )
+    assert parse(said + b"[   30.000137] " + said, "rust-fs") == []
+
+
+@pytest.mark.parametrize(
+    ("said", "title", "line"),
+    [
+        ("/b/rust_fs.rs:41:9:", "Rust panic at rust_fs.rs:41", "/b/rust_fs.rs:41"),
+        ("rust_fs.rs:41:9:", "Rust panic at rust_fs.rs:41", "rust_fs.rs:41"),
+        ("'oh: no', rust_fs.rs:12:5", "Rust panic at rust_fs.rs:12", "rust_fs.rs:12"),
+        ("'no place'", "Rust panic", None),
+    ],
+    ids=["absolute", "relative", "before-1.73", "no-place"],
+)
+def test_a_rust_panic_in_the_kernel_names_its_line(said: str, title: str, line: str | None) -> None:
+    (event,) = parse(f"[    1.000000] rust_kernel: panicked at {said}\n".encode(), "rust_fs")
+    assert (event.event_class, event.title, event.source_line) == ("rust", title, line)
 
 
 def test_a_panic_keeps_the_key_of_its_oops() -> None:

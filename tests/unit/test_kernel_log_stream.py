@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from vexrun.results.model import KernelEvent
 
 LOGS = Path(__file__).parent.parent / "data" / "logs"
 ALL_LOGS = sorted(LOGS.glob("*/*.log"))
+DMESG_LOGS = sorted(LOGS.glob("*/*.dmesg"))
 OOPS = b"[   12.345678] BUG: kernel NULL pointer dereference, address: 0000000000000000\n"
 
 
@@ -77,6 +79,118 @@ def test_chunks_do_not_matter(data: bytes, cuts: list[int], source: str) -> None
     events += parser.finish()
     assert events == expected
     assert parser.suppressed == whole.suppressed
+
+
+@cache
+def content(log: Path) -> bytes:
+    return log.read_bytes()
+
+
+def module_of(log: Path) -> str:
+    return log.stem.rpartition("-")[0]
+
+
+@cache
+def told(log: Path) -> list[KernelEvent]:
+    return parse(content(log), module_of(log), "minix")
+
+
+@given(st.sampled_from(ALL_LOGS), st.data())
+@settings(max_examples=120, deadline=None)
+def test_a_log_cut_at_any_bytes_gives_the_same_events(log: Path, data: st.DataObject) -> None:
+    log_bytes = content(log)
+    cuts = data.draw(st.lists(st.integers(0, len(log_bytes)), min_size=1, max_size=4).map(sorted))
+    parser = KernelLogParser([module_of(log), "minix"])
+    events: list[KernelEvent] = []
+    for start, end in itertools.pairwise([0, *cuts, len(log_bytes)]):
+        events += parser.feed(log_bytes[start:end])
+    assert [*events, *parser.finish()] == told(log)
+
+
+def edited(data: st.DataObject, log: bytes) -> bytes:
+    """The log as a bad line may deliver it: bytes lost, repeated, changed, put in between."""
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(log)))
+        end = at + data.draw(st.integers(0, 300))
+        match data.draw(st.sampled_from(["lost", "repeated", "changed", "between", "turned"])):
+            case "lost":
+                log = log[:at] + log[end:]
+            case "repeated":
+                log = log[:end] + log[at:]
+            case "changed":
+                log = log[:at] + data.draw(st.binary(max_size=8)) + log[at + 1 :]
+            case "between":
+                log = log[:at] + data.draw(fragments) + log[at:]
+            case "turned":
+                log = log[at:] + log[:at]
+    return log
+
+
+@given(
+    st.sampled_from([*ALL_LOGS, *DMESG_LOGS]),
+    st.sampled_from(["console", "dmesg"]),
+    st.data(),
+)
+@settings(max_examples=120, deadline=None)
+def test_a_damaged_log_never_crashes_it(log: Path, source: str, data: st.DataObject) -> None:
+    damaged = edited(data, content(log))
+    parser = KernelLogParser([module_of(log)], source)
+    for event in [*parser.feed(damaged), *parser.finish()]:
+        assert event.title
+        assert event.key
+        assert 0 < len(event.excerpt) <= 60
+        assert len(event.frames) <= 32
+        assert bool(event.frames) >= bool(event.module_frame and "__pfx_" not in event.module_frame)
+        if event.console_offset is not None:
+            row = damaged[event.console_offset :].partition(b"\n")[0]
+            assert row.lstrip(b"<0123456789>").startswith(b"[")
+        KernelEvent.model_validate_json(event.model_dump_json(by_alias=True))
+
+
+@given(st.sampled_from(ALL_LOGS), st.data())
+@settings(max_examples=80, deadline=None)
+def test_what_userspace_prints_between_kernel_lines_changes_nothing(
+    log: Path, data: st.DataObject
+) -> None:
+    rows = content(log).splitlines(keepends=True)
+    said = st.sampled_from(
+        [
+            b"Kernel panic - not syncing: said a program\n",
+            b"BUG: kernel NULL pointer dereference\n",
+            b"------------[ cut here ]------------\n",
+            b"---[ end trace 0000000000000000 ]---\n",
+            b" f+0x1/0x2 [minix]\n",
+            b"thread 'main' panicked at src/main.rs:1:2:\n",
+            b"\n",
+        ]
+    )
+    for _ in range(data.draw(st.integers(1, 8))):
+        rows.insert(data.draw(st.integers(0, len(rows))), data.draw(said))
+    found = parse(b"".join(rows), module_of(log), "minix")
+    assert [event.model_copy(update={"console_offset": 0}) for event in found] == [
+        event.model_copy(update={"console_offset": 0}) for event in told(log)
+    ]
+
+
+@given(st.sampled_from(ALL_LOGS), st.sampled_from(ALL_LOGS), st.booleans(), st.data())
+@settings(max_examples=60, deadline=None)
+def test_confirmation_loses_no_event(
+    console: Path, dmesg: Path, answered: bool, data: st.DataObject
+) -> None:
+    said = parse(edited(data, content(console)), module_of(console))
+    known = events_in_dmesg(edited(data, content(dmesg)), [module_of(dmesg)])
+    merged = confirm(said, known, answered)
+    both = len(said) + len(known) - len(merged.events) - len(merged.unconfirmed)
+    assert 0 <= both <= min(len(said), len(known))
+    for event in known:  # perhaps in the words of the console's copy
+        assert any(
+            event.key == other.key
+            or event.excerpt[0] in other.excerpt
+            or other.excerpt[0] in event.excerpt
+            for other in merged.events
+        )
+    if not answered:
+        assert merged.unconfirmed == []
 
 
 @pytest.mark.parametrize("log", ALL_LOGS, ids=lambda log: log.stem)

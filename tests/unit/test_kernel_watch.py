@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ class FakeGuest:
         self.buffer.touch()
         self.taint = 0
         self.boot_id = "11111111-aaaa"
+        self.uptime, self.clock = 100.5, 1_800_000_000.25
         self.canary = True
         self.deaf: set[str] = set()
         self.answer: Completed | Exception | None = None
@@ -43,7 +45,7 @@ class FakeGuest:
             return self.answer
         if "/proc/sysrq-trigger" in command and self.canary:
             self.kernel("sysrq: HELP : loglevel(0-9) reboot(b) crash(c)")
-        state = f"{self.taint}\n{self.boot_id}\n"
+        state = f"{self.taint}\n{self.boot_id}\n{self.uptime}\n{self.clock}\n"
         for text in re.findall(r"echo '<6>([^']*)' >/dev/kmsg", command):
             self.userspace(text)
         return Completed((command,), 0, state, "")
@@ -265,3 +267,58 @@ def test_loading_an_unsigned_out_of_tree_module_is_normal(
 def test_a_reboot_is_an_event_however_quiet(watch: KernelWatch, guest: FakeGuest) -> None:
     guest.boot_id = "22222222-bbbb"
     assert [event.title for event in watch.check(10).events] == ["the guest rebooted"]
+
+
+# -- the clock ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("moved", "way"), [(-3600.0, "back"), (3600.0, "forward")])
+def test_a_clock_that_was_set_is_an_event(
+    watch: KernelWatch, guest: FakeGuest, moved: float, way: str
+) -> None:
+    guest.clock += moved
+    (event,) = watch.check(10).events
+    assert event.title == f"the guest's clock was set {way}"
+    assert "3600 s against the uptime" in event.excerpt[0]
+    assert watch.check(10).events == [], "it is set once"
+
+
+def test_time_that_passes_is_no_event(watch: KernelWatch, guest: FakeGuest) -> None:
+    """Also when it passed all at once: this machine was asleep, and the guest with it."""
+    guest.clock += 7200
+    guest.uptime += 7200
+    assert watch.check(10).events == []
+
+
+def test_a_shell_that_knows_no_clock_tells_nothing(watch: KernelWatch, guest: FakeGuest) -> None:
+    guest.clock = 0
+    assert watch.check(10).events == []
+
+
+# -- in the middle of a test ----------------------------------------------------------------------
+
+
+def _wait_for_confirmation(watch: KernelWatch) -> bool:
+    return any(watch.confirms() or time.sleep(0.05) for _ in range(100))
+
+
+def test_what_the_kernel_said_is_confirmed_before_the_check(
+    watch: KernelWatch, guest: FakeGuest
+) -> None:
+    assert not watch.confirms()
+    guest.kernel(WARNING)
+    assert _wait_for_confirmation(watch)
+    guest.taint = TAINT_W
+    assert [event.event_class for event in watch.check(10).events] == ["warning"]
+
+
+@pytest.mark.parametrize("how", ["forge", "userspace"])
+def test_what_a_process_said_is_not_confirmed(
+    watch: KernelWatch, guest: FakeGuest, how: str
+) -> None:
+    getattr(guest, how)(WARNING)
+    guest.kernel("a line behind it, so that it has been read")
+    for _ in range(10):
+        assert not watch.confirms()
+        time.sleep(0.02)
+    assert watch.check(10).events == []

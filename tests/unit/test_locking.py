@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pytest
 from vexrun.errors import InterruptedRunError
 from vexrun.image.locking import exclusive, is_locked, shared
 from vexrun.interrupt import interruptible
-from vexrun.workdir import work_directory
+from vexrun.workdir import sweep_work_directories, work_directory
 
 
 @contextmanager
@@ -74,24 +74,105 @@ def test_a_free_lock_announces_nothing(tmp_path: Path) -> None:
 # -- working directories -------------------------------------------------------------------------
 
 
-def test_a_work_directory_is_gone_afterwards(home: Path, no_namespaces: object) -> None:
+@pytest.fixture
+def work(home: Path, no_namespaces: object) -> Path:
+    return home / "cache" / "work"
+
+
+def left(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_a_work_directory_is_gone_afterwards(work: Path) -> None:
     with pytest.raises(ZeroDivisionError), work_directory("run-1") as directory:
         (directory / "sub").mkdir()
-        assert directory == home / "cache" / "work" / "run-1"
+        assert directory == work / "run-1"
+        assert list(directory.iterdir()) == [directory / "sub"], "ours is all that is in it"
         raise ZeroDivisionError
-    assert not directory.exists()
+    assert left(work) == []
 
 
+def test_what_became_whole_is_moved_to_its_place(work: Path) -> None:
+    with work_directory("image-1") as directory:
+        (directory / "disk").touch()
+        directory.rename(work.parent / "image-1")
+        sweep_work_directories()
+    assert left(work.parent / "image-1") == ["disk"]
+    assert left(work) == []
+
+
+def dead(work: Path, name: str) -> None:
+    (work / name).mkdir(parents=True)
+    (work / name / "big").write_text("x")
+    (work / f"{name}.lock").touch()
+
+
+def make_another(_work: Path) -> None:
+    with work_directory("mine"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "sweep", [make_another, lambda _work: sweep_work_directories()], ids=["a new one", "asked"]
+)
 def test_those_of_dead_runs_are_swept_and_those_of_living_ones_are_not(
-    home: Path, no_namespaces: object
+    work: Path, sweep: Callable[[Path], None]
 ) -> None:
-    work = home / "cache" / "work"
-    for name in ("killed", "alive"):
-        (work / name).mkdir(parents=True)
-        (work / name / "lock").touch()
-    (work / "killed" / "big").write_text("x")
-    with another_process("LOCK_EX", work / "alive" / "lock"), work_directory("mine"):
-        assert sorted(path.name for path in work.iterdir()) == ["alive", "mine"]
+    for name in ("alive", *(f"killed-{number}" for number in range(20))):
+        dead(work, name)
+    (work / "killed-before-its-lock").mkdir()
+    (work / "killed-after-its-removal.lock").touch()
+    with another_process("LOCK_EX", work / "alive.lock"):
+        sweep(work)
+        assert left(work) == ["alive", "alive.lock"]
+        assert left(work / "alive") == ["big"]
+
+
+def test_a_run_killed_in_the_middle_leaves_what_the_next_one_sweeps(work: Path) -> None:
+    code = (
+        "import os, signal; from vexrun.workdir import sweep_work_directories, work_directory\n"
+        "with work_directory('image-7') as directory:\n"
+        "    (directory / 'rootfs').mkdir()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert left(work) == ["image-7", "image-7.lock"]
+    sweep_work_directories()
+    assert left(work) == []
+
+
+def test_what_a_killed_run_had_outside_of_the_cache_is_swept_too(
+    work: Path, tmp_path: Path
+) -> None:
+    """mmdebstrap keeps a whole root filesystem in TMPDIR until it is done."""
+    code = (
+        "import os, signal; from vexrun.workdir import outside_directory, work_directory\n"
+        "with work_directory('image-7') as work, outside_directory(work) as directory:\n"
+        "    (directory / 'mmdebstrap.x').mkdir()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+    (outside,) = tmp_path.glob("vexrun-outside-*")
+    assert outside.stat().st_mode & 0o777 == 0o755
+    sweep_work_directories()
+    assert not outside.exists()
+    assert left(work) == []
+
+
+def test_a_torn_note_of_a_directory_outside_deletes_nothing(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    dead(work, "killed")
+    (work / "killed" / "outside").write_text(str(tmp_path / "precious"))
+    sweep_work_directories()
+    assert left(work) == []
+    assert (tmp_path / "precious").is_dir()
+
+
+def test_without_a_cache_there_is_nothing_to_sweep(home: Path) -> None:
+    sweep_work_directories()
+    assert not (home / "cache").exists()
 
 
 # -- signals -------------------------------------------------------------------------------------

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import signal
+import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +19,23 @@ import pytest
 from vexrun.errors import ConfigError, InfrastructureError, TargetLostError
 from vexrun.image.catalog import Image, lock_path
 from vexrun.image.locking import is_locked
-from vexrun.image.manifest import ImageInputs, Manifest
+from vexrun.process import run
 from vexrun.vm import disks
 from vexrun.vm.accel import Accelerator
 from vexrun.vm.disks import ScratchPlan
-from vexrun.vm.machine import MachinePlan, booted
-from vexrun.vm.registry import known_machines
+from vexrun.vm.machine import Machine, MachinePlan, MachineState, booted, runtime_dir
+from vexrun.vm.registry import FREE, end_machine, find_machine, known_machines
 from vexrun.vm.type_names import names_to_reserve
 
 TCG = Accelerator("tcg", "tcg", "max", 10.0)
 
 #: Speaks as much QMP as a machine's beginning and end need, then tells EVENT.
 QEMU = f"""
-for word; do case $word in unix:*) socket=${{word#unix:}} ;; esac; done
+for word; do case $word in unix:*) socket=${{word#unix:}}; socket=${{socket//,,/,}} ;; esac; done
 exec -a "$0" {sys.executable} -I -S -c '
 import json, socket, sys
 server = socket.socket(socket.AF_UNIX)
-server.bind(sys.argv[1].split(",")[0])
+server.bind(sys.argv[1].removesuffix(",server=on,wait=off"))
 server.listen()
 link = server.accept()[0]
 def say(message):
@@ -60,12 +66,19 @@ for asked in requests():
         time = dict(seconds=1, microseconds=0)
         data = asked["arguments"].get("data", dict())
         say(dict(event=event, data=data, timestamp=time))
+server.accept()  # a monitor that goes does not end QEMU
 ' "$socket" "$@"
 """
 
 
 @pytest.fixture
-def plan(home: Path, tmp_path: Path, programs: Any, monkeypatch: pytest.MonkeyPatch) -> MachinePlan:
+def plan(
+    home: Path,
+    tmp_path: Path,
+    programs: Any,
+    make_manifest: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> MachinePlan:
     """Everything a machine needs; sockets lie in a short path."""
     (tmp_path / "t").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "t"))
@@ -76,20 +89,9 @@ def plan(home: Path, tmp_path: Path, programs: Any, monkeypatch: pytest.MonkeyPa
     (directory / "ssh" / "host.pub").write_text("ssh-ed25519 AAAA host\n")
     programs.add("qemu-img")
     programs.add("qemu-system-x86_64", QEMU)
-    manifest = Manifest(
-        name="trixie-0",
-        key="0",
-        inputs=ImageInputs(suite="trixie", disk_gib=12, roles_sha256=""),
-        created_at="",
-        built_as="root",
-        kernel_release="6.12",
-        packages={},
-        sha256={},
-        files_sha256="",
-    )
     lock_path("trixie-0").parent.mkdir(parents=True)
     return MachinePlan(
-        image=Image(directory, manifest),
+        image=Image(directory, make_manifest()),
         accelerator=TCG,
         memory_mib=512,
         cpus=1,
@@ -126,6 +128,124 @@ def test_a_machine_lives_as_long_as_its_block(plan: MachinePlan, nothing_left: N
     assert process is not None
     assert process.returncode is not None
     nothing_left()
+
+
+KILLED_WHILE = {
+    "starting QEMU": "from vexrun.vm import qmp; qmp.Monitor.connect = die",
+    "waiting for ssh": "from vexrun.vm.machine import Machine; Machine.connect = die",
+    "mounting the source": (
+        "from vexrun.vm.machine import Machine; Machine.connect = lambda *_: None; "
+        "Machine.set_clock_and_mount_source = die"
+    ),
+}
+
+
+@pytest.mark.parametrize("moment", KILLED_WHILE)
+def test_a_machine_whose_vexrun_is_killed_while_it_starts_is_listed_and_ended(
+    plan: MachinePlan, nothing_left: Nothing, moment: str, tmp_path: Path
+) -> None:
+    """`vexrun vm up` and SIGKILL: its QEMU is to outlive vexrun, so it must be found again."""
+    (tmp_path / "plan").write_bytes(pickle.dumps(plan))
+    code = (
+        "import os, pickle, signal, sys, tempfile\n"
+        "from pathlib import Path\n"
+        "tempfile.tempdir = sys.argv[2]\n"
+        "def die(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"{KILLED_WHILE[moment]}\n"
+        "from vexrun.vm.detached import start_detached\n"
+        "start_detached(pickle.loads(Path(sys.argv[1]).read_bytes()))"
+    )
+    argv = [sys.executable, "-c", code, str(tmp_path / "plan"), str(tmp_path / "t")]
+    assert subprocess.run(argv, check=False).returncode == -signal.SIGKILL
+    (machine,) = known_machines()
+    assert machine.state is MachineState.LEFT_BEHIND
+    assert Path(f"/proc/{machine.record['pid']}").exists()
+    assert machine.record["image"] == "trixie-0"
+    end_machine(find_machine(None, *FREE))
+    assert known_machines() == []
+    nothing_left()
+
+
+def test_a_detached_machine_is_up(plan: MachinePlan, nothing_left: Nothing) -> None:
+    machine = Machine(replace(plan, outlives_us=True))
+    machine.start()
+    assert [each.state for each in known_machines()] == [MachineState.STARTING]
+    process = machine._process
+    record = machine.detach()
+    (known,) = known_machines()
+    assert known.describe() == record
+    assert known.state is MachineState.UP
+    assert process is not None
+    killer = threading.Thread(target=process.wait)  # init would reap it
+    killer.start()
+    end_machine(known)
+    killer.join()
+    nothing_left()
+
+
+def test_a_full_disk_of_this_machine_is_not_the_guests_doing(plan: MachinePlan) -> None:
+    with booted(plan) as machine:
+        data = {"node-name": "vexrun-scratch0", "action": "report", "nospace": False}
+        machine.monitor.execute("tell", event="BLOCK_IO_ERROR", data=data)
+        machine.monitor.execute("query-status")
+        assert machine.running, "the guest got an error, and may go on"
+        data = {**data, "action": "stop", "nospace": True}
+        machine.monitor.execute("tell", event="BLOCK_IO_ERROR", data=data)
+        machine.monitor.execute("query-status")
+        assert not machine.running
+        assert machine.lost_by_host
+        said = machine.how_it_ended()
+    assert said is not None
+    assert said.startswith("this machine's disk is full: QEMU stopped the guest at a write to 'v")
+
+
+def test_a_panic_is_the_guests_doing_even_when_qemu_is_gone(plan: MachinePlan) -> None:
+    with booted(plan) as machine:
+        machine.monitor.execute("tell", event="GUEST_PANICKED")
+        machine.monitor.execute("query-status")
+        assert not machine.lost_by_host
+
+
+# -- sockets -------------------------------------------------------------------------------------
+
+
+def test_sockets_have_a_place_of_a_path_that_is_short_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deep TMPDIR: QEMU and ssh refuse a socket's path of more than 107 bytes."""
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "")
+    chosen = runtime_dir("vexrun-0123abcd")
+    assert not chosen.is_relative_to(deep)
+    assert len(str(chosen)) + len("/ssh.0123456789abcdef") <= 107
+
+
+@pytest.mark.parametrize("name", ["a dir with blanks", "caf\u00e9", "comma,and%percent"])
+def test_sockets_live_in_the_temporary_directory_whatever_it_is_called(
+    tmp_path: Path, name: str, plan: MachinePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # pytest's own directory takes most of a socket's path.
+    with tempfile.TemporaryDirectory(prefix="v", dir="/tmp") as short:
+        place = Path(short) / name
+        place.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(place))
+        with booted(plan) as machine:
+            assert machine.runtime_dir.parent == place
+            control = ["ssh", "-G", "-F", str(machine.shell.config), "vexrun-vm"]
+            said = run(control).stdout.splitlines()
+            assert f"controlpath {machine.runtime_dir}/ssh" in said
+        assert list(place.iterdir()) == []
+
+
+def test_no_place_for_sockets_is_an_error_with_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(InfrastructureError, match="have 70 bytes for the directory") as caught:
+        runtime_dir("vexrun-0123abcd")
+    assert "TMPDIR" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,99 @@ def test_children_die_with_a_parent_that_is_killed(
     assert wait_until(lambda: not alive(child), 5)
 
 
+#: Shell lines that leave the pid of a sleeper in {pid}; each sleeper is no child of vexrun.
+GRANDCHILDREN = {
+    "background": "sleep 60 & echo $! >{pid}; wait",
+    "pipe": "sleep 60 | {{ sh -c 'echo $$ >{pid}; exec sleep 60'; }}",
+    "own session": "setsid sh -c 'echo $$ >{pid}; exec sleep 60'; true",
+    "orphan": "(setsid sh -c 'echo $$ >{pid}; exec sleep 60' &); sleep 60; true",
+    "deaf": "(trap '' TERM HUP INT; sleep 60 & echo $! >{pid}; wait); true",
+    "namespaces": (
+        "unshare --map-root-user --pid --fork --kill-child sh -c 'sleep 60; true' & "
+        "until grep -l sleep /proc/$!/task/$!/children >/dev/null 2>&1 || "
+        "pgrep -P $! >{pid}; do sleep 0.05; done; wait"
+    ),
+}
+
+
+def pid_in(note: Path) -> int:
+    assert wait_until(lambda: note.exists() and note.read_text().endswith("\n"))
+    return int(note.read_text())
+
+
+@pytest.mark.parametrize("how", ["run", "start"])
+@pytest.mark.parametrize("kind", GRANDCHILDREN)
+def test_grandchildren_die_with_a_vexrun_that_is_killed(
+    tmp_path: Path, kind: str, how: str
+) -> None:
+    if kind == "namespaces":
+        may = subprocess.run(["unshare", "--map-root-user", "--pid", "--fork", "true"], check=False)
+        if may.returncode != 0:
+            pytest.skip("this user may not make namespaces")
+    note = tmp_path / "pid"
+    script = GRANDCHILDREN[kind].format(pid=note)
+    code = f"from vexrun import process\nprocess.{how}(['bash', '-c', {script!r}])\n"
+    code += "import time; time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code]) as parent:
+        sleeper = pid_in(note)
+        assert alive(sleeper)
+        parent.kill()
+        parent.wait()
+    assert wait_until(lambda: not alive(sleeper), 5)
+
+
+def test_the_tasks_of_a_playbook_die_with_a_vexrun_that_is_killed(tmp_path: Path) -> None:
+    """Ansible's workers have sessions of their own: no hangup of a terminal reaches them."""
+    note = tmp_path / "pid"
+    for name in ("playbooks", "inventory/group_vars", "roles"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "ansible.cfg").write_text("[defaults]\n")
+    (tmp_path / "playbooks" / "sleep.yml").write_text(
+        "- hosts: all\n  gather_facts: false\n  tasks:\n"
+        f"    - ansible.builtin.shell: echo $$ >{note}; exec sleep 60\n"
+    )
+    code = (
+        "from pathlib import Path\n"
+        "from vexrun import playbook\n"
+        f"root = Path({str(tmp_path)!r})\n"
+        "playbook.data_root = lambda: root\n"
+        "host = playbook.InventoryHost('vm', 'here', {'ansible_connection': 'local', "
+        f"'ansible_python_interpreter': {sys.executable!r}}})\n"
+        "playbook.run_playbook('sleep.yml', [host], artifact_dir=root / 'a', emit=lambda _: None)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as parent:
+        assert wait_until(note.exists, 60)
+        sleeper = pid_in(note)
+        parent.kill()
+        parent.wait()
+    assert wait_until(lambda: not alive(sleeper), 5)
+
+
+def test_a_process_that_we_become_is_none_of_our_children(tmp_path: Path) -> None:
+    """`vexrun vm ssh` ends in an exec: ssh must not be killed as something left behind."""
+    code = (
+        "import os\nfrom vexrun import process\nprocess.run(['true'])\n"
+        "os.execvpe('sh', ['sh', '-c', 'sleep 1; echo lives'], process.minimal_environment())"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == "lives\n"
+
+
+def test_what_carries_another_mark_is_left_alone(tmp_path: Path) -> None:
+    code = "from vexrun import process; process.run(['true'])"
+    environment = {**os.environ, "VEXRUN_OWNER": "somebody-else"}
+    with subprocess.Popen(["sleep", "60"], env=environment) as other:
+        subprocess.run([sys.executable, "-c", code], check=True)
+        time.sleep(0.5)
+        assert other.poll() is None
+        other.kill()
+
+
+def test_a_test_process_hands_the_mark_of_its_vexrun_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VEXRUN_OWNER", "of-the-run")
+    assert "VEXRUN_OWNER=of-the-run" in process.run(["env"]).stdout.splitlines()
+
+
 def test_a_child_bound_to_a_worker_thread_is_refused() -> None:
     """It would be killed when that thread ends, not when vexrun does."""
     caught: list[BaseException] = []

@@ -13,8 +13,16 @@ from pathlib import Path
 import pytest
 
 from vexrun.errors import ConfigError
-from vexrun.vm.machine import sweep_dead_machines
-from vexrun.vm.registry import end_machine, end_named, find_machine, known_machines
+from vexrun.image.locking import exclusive
+from vexrun.vm.machine import MachineState, sweep_dead_machines
+from vexrun.vm.registry import (
+    FREE,
+    end_machine,
+    end_named,
+    find_machine,
+    known_machines,
+    machines_in,
+)
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -52,9 +60,9 @@ def start() -> Iterator[Start]:
         child.wait()
 
 
-def record(directory: Path, name: str, pid: int = 1) -> None:
+def record(directory: Path, name: str, pid: int = 1, state: str = "up") -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    note = {"name": name, "pid": pid, "ssh_config": "/c", "console_socket": "/s"}
+    note = {"name": name, "pid": pid, "ssh_config": "/c", "console_socket": "/s", "state": state}
     (directory / "machine.json").write_text(json.dumps(note))
 
 
@@ -85,6 +93,39 @@ def test_machines_whose_qemu_lives_are_known(start: Start, machines: Path) -> No
     with pytest.raises(ConfigError, match="no machine 'vexrun-cccc'"):
         find_machine("vexrun-cccc")
     assert newest.poll() is None
+
+
+@pytest.mark.parametrize("note", ["starting", None, ""], ids=["starting", "torn", "empty"])
+def test_a_machine_whose_vexrun_was_killed_is_listed_and_can_be_ended(
+    start: Start, machines: Path, note: str | None
+) -> None:
+    process = qemu(start, machines, "vexrun-aaaa")
+    if note:
+        record(machines / "vexrun-aaaa", "vexrun-aaaa", state=note)
+    else:  # the disk was full
+        (machines / "vexrun-aaaa" / "machine.json").write_text('{"name"' if note is None else "")
+    (machines / "vexrun-aaaa" / "owner").touch()
+    (machine,) = known_machines()
+    assert machine.describe()["state"] == "left behind"
+    assert machine.describe()["name"] == "vexrun-aaaa"
+    with pytest.raises(ConfigError, match="No machine is up") as caught:
+        find_machine(None)
+    assert caught.value.evidence == "machines: 'vexrun-aaaa' (left behind)"
+    end_machine(find_machine(None, *FREE))
+    assert process.wait(5) == -15
+    assert known_machines() == []
+
+
+def test_a_machine_that_is_being_started_is_its_vexruns(start: Start, machines: Path) -> None:
+    process = qemu(start, machines, "vexrun-aaaa")
+    record(machines / "vexrun-aaaa", "vexrun-aaaa", state="starting")
+    with exclusive(machines / "vexrun-aaaa" / "owner"):
+        assert [machine.state for machine in known_machines()] == [MachineState.STARTING]
+        assert machines_in(*FREE) == []
+        with pytest.raises(ConfigError, match="No machine is up"):
+            find_machine(None, *FREE)
+        assert find_machine("vexrun-aaaa").name == "vexrun-aaaa", "when it is named"
+    assert process.poll() is None
 
 
 def test_what_a_dead_machine_left_is_swept(

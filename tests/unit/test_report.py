@@ -26,9 +26,11 @@ from vexrun.report.printable import printable
 from vexrun.report.terminal import render_results
 from vexrun.report.text import LOG_WIDTH, WIDTH, to_text
 from vexrun.results.model import (
+    FrameAddress,
     KernelEvent,
     Outcome,
     RunResults,
+    StackFrame,
     SubjectInfo,
     TargetInfo,
     TestResult,
@@ -83,8 +85,25 @@ def small(**changes: object) -> RunResults:
 
 def one_test(text: str, outcome: Outcome = Outcome.FAILED) -> RunResults:
     """A run with one bad test in which every string is `text`."""
+    frame = StackFrame(
+        function=text,
+        module=text,
+        offset=text,
+        address=FrameAddress.GUESS,
+        file=text,
+        line=3,
+        source_from=2,
+        source=[text, text],
+    )
     event = KernelEvent(
-        event_class=text, title=text, module_frame=text, key=text, excerpt=[text], test=text
+        event_class=text,
+        title=text,
+        module_frame=text,
+        source_line=text,
+        key=text,
+        excerpt=[text],
+        test=text,
+        frames=[frame],
     )
     test = TestResult(
         id=text,
@@ -304,6 +323,124 @@ def test_junit_shows_a_kernel_event_outside_any_test() -> None:
 def test_junit_is_xml_whatever_a_guest_prints(text: str) -> None:
     document = to_junit(one_test(text)).encode("utf-8")
     assert ET.fromstring(document).find(".//failure") is not None
+
+
+# ---------------------------------------------------------------- source lines
+
+
+def decoded(source_lines: int = 13, test: str | None = "mount/test_a.py::test_b") -> RunResults:
+    """A crash whose frames were decoded: one inlined, one plain, a header's, one not known."""
+
+    def frame(function: str, line: int | None, **more: object) -> StackFrame:
+        first = None if line is None or not source_lines else line - source_lines // 2
+        return StackFrame.model_validate(
+            {
+                "function": function,
+                "module": "simplefs",
+                "offset": "0x1f/0xa0",
+                "address": "return",
+                "file": "fs/super.c" if line else None,
+                "line": line,
+                "source_from": first,
+                "source": [f"text of {first + n}" for n in range(source_lines)] if first else [],
+                **more,
+            }
+        )
+
+    event = KernelEvent(
+        event_class="oops",
+        title="NULL pointer dereference in simplefs_fill",
+        module_frame="simplefs_fill+0x1f/0xa0 [simplefs]",
+        source_line="fs/super.c:212",
+        excerpt=["[    1.000000] BUG: kernel NULL pointer dereference"],
+        test=test,
+        frames=[
+            frame("list_add", 77, inlined=True, file="/usr/src/list.h", source=[]),
+            frame("read_root", 212, inlined=True),
+            frame("simplefs_fill", 300),
+            frame("stale", 400, address="guess"),
+            frame("unknown_function", None),
+        ],
+    )
+    bad = TestResult(
+        id="mount/test_a.py::test_b",
+        category="mount",
+        outcome=Outcome.CRASHED,
+        message="the kernel oopsed",
+    )
+    return small(
+        verdict="fail",
+        exit_code=1,
+        complete=True,
+        selected_categories=["mount"],
+        tests=[bad],
+        kernel_events=[event],
+    )
+
+
+@pytest.mark.parametrize("test", ["mount/test_a.py::test_b", None], ids=["in-test", "outside"])
+@pytest.mark.parametrize("how", RENDERINGS)
+def test_every_report_names_the_source_line_and_shows_the_source(how: str, test: str) -> None:
+    report = render(decoded(test=test), how)
+    assert "fs/super.c:212" in report
+    assert "text of 212" in report
+    assert "read_root" in report
+    assert "unknown_function" in report
+
+
+@pytest.mark.parametrize("how", ["txt", "md", "junit", "terminal"])
+def test_the_line_is_marked_and_no_other(how: str) -> None:
+    report = render(decoded(), how).replace("&gt;", ">")
+    marked = [line for line in report.splitlines() if re.search(r"> +\d+  text of", line)]
+    assert marked
+    assert all("212  text of 212" in line for line in marked)
+
+
+@pytest.mark.parametrize("how", RENDERINGS)
+def test_the_trace_says_what_is_inlined_what_a_guess_and_what_not_known(how: str) -> None:
+    report = " ".join(render(decoded(), how).split())
+    if how == "json":
+        assert report.count('"address": "guess"') == 1
+    elif how == "html":
+        assert "<b>fs/super.c:400</b> stale+0x1f/0xa0 (left on the stack, perhaps" in report
+        assert "<b>fs/super.c:212</b> read_root (inlined)" in report
+        assert "line not known unknown_function+0x1f/0xa0" in report
+    else:
+        assert "fs/super.c:400 stale+0x1f/0xa0 (left on the stack, perhaps" in report
+        assert "fs/super.c:212 read_root (inlined)" in report
+        assert "line not known unknown_function+0x1f/0xa0" in report
+
+
+def test_junit_has_the_line_in_its_message_once() -> None:
+    results = decoded()
+    failure = ET.fromstring(to_junit(results)).find(".//failure[@type='crashed']")
+    assert failure is not None
+    assert failure.get("message") == "the kernel oopsed at fs/super.c:212"
+    results.tests[0].message = "oops at fs/super.c:212"
+    failure = ET.fromstring(to_junit(results)).find(".//failure[@type='crashed']")
+    assert failure is not None
+    assert failure.get("message") == "oops at fs/super.c:212"
+
+
+def test_html_shows_thirteen_lines_of_the_first_frame_and_folds_the_others() -> None:
+    page = to_html(decoded())
+    problem, _, _ = page.partition('<section class="events">')
+    frames = re.findall(r'<details class="frame"( open)?>.*?</details>', problem, re.DOTALL)
+    assert frames == ["", " open", "", ""]
+    (shown,) = re.findall(r'<details class="frame" open>(.*?)</details>', problem, re.DOTALL)
+    assert re.findall(r"<i>(\d+)</i>", shown) == [str(n) for n in range(206, 219)]
+    assert re.findall(r'class="marked"><i>(\d+)</i>(.*)', shown) == [("212", "text of 212")]
+    assert "The source of this file was not kept" in problem
+
+
+@pytest.mark.parametrize("how", RENDERINGS)
+def test_an_event_without_frames_has_its_line_only(how: str) -> None:
+    results = decoded()
+    results.kernel_events[0].frames = []
+    report = render(results, how)
+    assert "fs/super.c:212" in report
+    assert "line not known" not in report
+    assert '<details class="frame"' not in report
 
 
 # ---------------------------------------------------------------- json
@@ -574,3 +711,36 @@ def test_a_file_that_cannot_be_replaced_is_reported_and_leaves_nothing_behind(
 def test_a_missing_directory_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InfrastructureError, match=r"results\.json"):
         write_reports(load("pass"), tmp_path / "gone")
+
+
+# -- measurements --------------------------------------------------------------------------------
+
+
+def measured() -> RunResults:
+    return small(
+        measurements=[
+            {
+                "name": "fio random read",
+                "unit": "KiB/s",
+                "better": "higher",
+                "samples": [50, 100],
+                "reference": [100, 200],
+            },
+            {"name": "vectors p50_ms", "unit": "", "better": "lower", "samples": [7.5]},
+        ]
+    )
+
+
+@pytest.mark.parametrize("how", ["txt", "md", "html", "terminal"])
+def test_a_ratio_is_shown_and_says_to_what(how: str) -> None:
+    shown = render(measured(), how)
+    assert "fio random read" in shown
+    assert "0.50 (0.50 to 0.50)" in shown
+    assert "ext4" in shown
+
+
+@pytest.mark.parametrize("how", ["txt", "md", "html"])
+def test_a_figure_without_counterpart_is_shown_alone(how: str) -> None:
+    shown = render(measured(), how)
+    assert "vectors p50_ms" in shown
+    assert "7.5" in shown

@@ -22,9 +22,12 @@ SECTIONS = {
     model.SubjectInfo: "`subject`",
     model.ModuleInfo: "`module`",
     model.VariantBuild: "`builds[]`",
+    model.Check: "`checks[]`",
+    model.Measurement: "`measurements[]`",
     model.TargetInfo: "`target`",
     model.TestResult: "`tests[]`",
     model.KernelEvent: "`kernel_events[]`",
+    model.StackFrame: "`kernel_events[].frames[]`",
 }
 
 

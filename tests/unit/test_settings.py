@@ -10,11 +10,43 @@ from vexrun.errors import ConfigError
 from vexrun.settings import load_settings
 
 
-def test_without_a_file_everything_has_a_default(home: Path) -> None:
+def test_without_a_file_everything_has_a_default(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VEXRUN_CONFIG")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "nothing here"))
     settings = load_settings()
     assert (settings.image.mirror, settings.image.proxy) == (None, None)
     assert settings.image.extra_packages == []
     assert (settings.machine.memory_mib, settings.machine.cpus) == (2048, 2)
+
+
+def test_a_file_that_vexrun_config_names_must_be_there(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = home / "typo.toml"
+    monkeypatch.setenv("VEXRUN_CONFIG", str(missing))
+    with pytest.raises(ConfigError, match="which VEXRUN_CONFIG names") as caught:
+        load_settings()
+    assert f"'{missing}'" in caught.value.message
+    assert "unset" in caught.value.hint
+
+
+def test_a_settings_file_that_is_a_directory_is_an_error(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VEXRUN_CONFIG", str(home))
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load_settings()
+
+
+def test_the_usual_place_is_read(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VEXRUN_CONFIG")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "with blank and é"))
+    path = home / "with blank and é" / "vexrun" / "config.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text('[image]\nmirror = "http://m/é"\n', encoding="utf-8")
+    assert load_settings().image.mirror == "http://m/é"
 
 
 def test_the_file_is_read(home: Path) -> None:
@@ -34,6 +66,7 @@ def test_the_file_is_read(home: Path) -> None:
         ("VEXRUN_PROXY", "http://p:3128", "image", "proxy", "http://p:3128"),
         ("VEXRUN_EXTRA_PACKAGES", "tree htop", "image", "extra_packages", ["tree", "htop"]),
         ("VEXRUN_DISK_GIB", "20", "image", "disk_gib", 20),
+        ("VEXRUN_RUST", "rustup", "image", "rust", "rustup"),
         ("VEXRUN_MEMORY_MIB", "1024", "machine", "memory_mib", 1024),
         ("VEXRUN_CPUS", "1", "machine", "cpus", 1),
     ],
@@ -70,6 +103,7 @@ def test_an_empty_variable_says_nothing(home: Path, monkeypatch: pytest.MonkeyPa
         ("[machine]\ncpus = 0", "'machine.cpus': "),
         ('[image]\nextra_packages = "tree"', "'image.extra_packages': "),
         ("[image]\ndisk_gib = 1", "'image.disk_gib': "),
+        ('[image]\nrust = "auto"', "'image.rust': "),
         ("image = 5", "'image': "),
     ],
 )

@@ -6,15 +6,15 @@ import io
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vexrun.errors import ConfigError, InfrastructureError, VexrunError
-from vexrun.events import Event, StageStarted
+from vexrun.events import Event, Note, StageStarted
 from vexrun.image.catalog import Image
-from vexrun.image.manifest import ImageInputs, Manifest
 from vexrun.sources import apt_source_tree, source_of
 from vexrun.subject import AptSource
 
@@ -56,19 +56,8 @@ def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def image(tmp_path: Path) -> Image:
-    manifest = Manifest(
-        name="trixie-0",
-        key="0",
-        inputs=ImageInputs(suite="trixie", disk_gib=12, roles_sha256=""),
-        created_at="",
-        built_as="root",
-        kernel_release="6.12.9-amd64",
-        packages={},
-        sha256={},
-        files_sha256="",
-    )
-    return Image(tmp_path / "image", manifest)
+def image(tmp_path: Path, make_manifest: Any) -> Image:
+    return Image(tmp_path / "image", make_manifest())
 
 
 #: unshare … sh enter.sh ROOT READONLY NBINDS SRC DST MODE -- env PACKAGE=… sh -c …
@@ -123,6 +112,64 @@ def test_a_directory_the_package_lacks_is_named_with_what_there_is(apt: Any, ima
         get(image, subdir="fs/ext9")
     assert "minix" in caught.value.evidence
     assert "subject.source.subdir" in caught.value.hint
+
+
+def cut(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 2 // 3])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    path.write_bytes(data)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+DAMAGE = [cut, flip, empty]
+
+
+def cached_deb(image: Image) -> Path:
+    """The .deb of a source that will be unpacked again."""
+    store = get(image).path.parents[2].parent
+    shutil.rmtree(store / "fs")
+    (deb,) = store.glob("*.deb")
+    return deb
+
+
+@pytest.mark.parametrize("with_checksum", [True, False])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_package_damaged_in_the_cache_is_named_and_fetched_again(
+    apt: Any, image: Image, damage: Callable[[Path], None], with_checksum: bool
+) -> None:
+    deb = cached_deb(image)
+    damage(deb)
+    if not with_checksum:  # fetched by a vexrun that wrote none
+        deb.with_name(f"{deb.name}.sha256").unlink()
+    events: list[Event] = []
+    tree = get(image, emit=events.append)
+    assert (tree.path / "inode.c").read_text() == "int x;\n"
+    assert len(apt.calls("unshare")) == 2
+    (note,) = [event.text for event in events if isinstance(event, Note)]
+    assert note.startswith(f"'{deb}' is damaged (")
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_package_that_arrives_damaged_is_an_error_with_a_way_out(
+    apt: Any, programs: Any, image: Image, deb: Path, damage: Callable[[Path], None], home: Path
+) -> None:
+    bad = home / deb.name
+    shutil.copy(deb, bad)
+    damage(bad)
+    programs.add("unshare", APT.format(does=f'cp {bad} "$6"'))
+    with pytest.raises(InfrastructureError, match=r"'linux-source-6\.12' is damaged") as caught:
+        get(image)
+    assert caught.value.evidence.endswith(f"/{deb.name}")
+    assert caught.value.hint.endswith(f"rm {caught.value.evidence}")
+    assert list((home / "cache" / "work").iterdir()) == []
 
 
 @pytest.mark.parametrize(

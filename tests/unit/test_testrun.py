@@ -14,9 +14,10 @@ import pytest
 from vexrun import testrun
 from vexrun.categories import CATEGORIES, Category
 from vexrun.errors import InfrastructureError, TargetLostError
-from vexrun.events import Event, KernelEventSeen, Stages, TestFinished, TestStarted
+from vexrun.events import Event, KernelEventSeen, Stages, TestFinished, TestsCollected, TestStarted
 from vexrun.guest.context import RunContext
 from vexrun.results.model import KernelEvent, Outcome, TestResult
+from vexrun.target.hang import HangReport
 from vexrun.target.kernel_watch import KernelCheck
 from vexrun.testrun import TestRun, not_run
 
@@ -101,8 +102,14 @@ class FakeTarget:
         self.ssh_config = directory / "ssh_config"
         self.restores = 0
         self.end: str | None = None
+        self.patience: list[float] = []
         #: What the kernel check after each test says; clean once they are used up.
         self.checks: list[KernelCheck | Exception] = []
+        #: What the kernel answers when it is asked about a hang, and what is noticed by itself.
+        self.hang_name, self.mute = "", False
+        self.noticed: HangReport | None = None
+        #: Whether the kernel's own buffer has what the console shows.
+        self.believes = True
         #: What unmounting and unloading at the very end comes to.
         self.teardown = ("passed", "")
 
@@ -112,11 +119,23 @@ class FakeTarget:
     def ended(self) -> str | None:
         return self.end
 
-    def explain_hang(self) -> str:
-        return "sysrq: Show Blocked State"
+    def explain_hang(self) -> HangReport:
+        return HangReport(self.hang_name, "sysrq: Show Blocked State", self.mute)
+
+    def begin_test(self) -> None:
+        """Nothing to note."""
+
+    def believes_trouble(self) -> bool:
+        return self.believes and bool(self.console.events or self.console.trouble)
+
+    def notice_hang(self, begun: float, limit_s: float) -> HangReport | None:
+        assert begun <= time.monotonic()
+        assert limit_s > 0
+        return self.noticed
 
     def check_kernel(self, timeout_s: float) -> KernelCheck:
         assert timeout_s > 0
+        self.patience.append(timeout_s)
         check = self.checks.pop(0) if self.checks else KernelCheck()
         if isinstance(check, Exception):
             raise check
@@ -198,7 +217,7 @@ def test_each_test_is_told_as_it_went(run: Run) -> None:
     assert run.target is not None
     assert run.target.restores == 0
     kinds = [type(event) for event in run.events]
-    assert kinds[:6] == [TestStarted, TestFinished] * 3
+    assert kinds[:7] == [TestsCollected] + [TestStarted, TestFinished] * 3
     assert run.stages.durations["tests: mount"] > 0
 
 
@@ -295,6 +314,14 @@ def test_a_machine_that_did_not_answer_is_replaced_even_after_a_pass(run: Run) -
     assert outcomes(run(MOUNT)) == {M1: "passed", M2: "skipped"}
 
 
+def test_a_test_may_add_a_note(run: Run) -> None:
+    said = {"event": "note", "text": "stress-ng left out a stressor."}
+    steps = [collected(M1), started(M1), said, said, finished(M1)]
+    run.plans = {"mount": steps}
+    run(MOUNT)
+    assert run.run.result.notes == ["stress-ng left out a stressor."]
+
+
 def test_notes_are_kept_once(run: Run) -> None:
     assert run.target is not None
     run.target.checks = [KernelCheck(notes=["taint P"]), KernelCheck(notes=["taint P"])]
@@ -351,6 +378,53 @@ def test_after_a_kernel_event_a_test_has_little_time_left(run: Run, sign: str) -
     test = run(MOUNT)[M1]
     assert test.outcome is Outcome.CRASHED
     assert test.message == f"{OOPS.title} (the test did not end after the kernel event)"
+
+
+def test_what_only_a_process_wrote_on_the_console_ends_no_test(run: Run) -> None:
+    target = run.target
+    assert target is not None
+    target.console.events, target.believes = [OOPS], False
+    run.plans["mount"] = [collected(M1), started(M1), {"sleep": 1.0}, finished(M1)]
+    assert outcomes(run(MOUNT)) == {M1: "passed"}
+
+
+def test_a_hang_that_is_noticed_is_not_waited_for(run: Run) -> None:
+    target = run.target
+    assert target is not None
+    target.noticed = HangReport("livelock: CPU 1 runs in demo_mount", "stacks")
+    run.plans["mount"] = [collected(M1, M2), started(M1), {"sleep": 60}]
+    tests = run(MOUNT)
+    assert outcomes(tests) == {M1: "hung", M2: "skipped"}
+    assert tests[M1].message == "livelock: CPU 1 runs in demo_mount (after 0 s)"
+    assert tests[M1].details == "stacks"
+
+
+def test_a_hang_is_called_by_its_name(run: Run) -> None:
+    assert run.target is not None
+    run.target.hang_name = "asleep: 'mount' waits in demo_mount"
+    run.plans["mount"] = [collected(M1), *whole(M1, "hung", "no answer within 20 s")]
+    message = run(MOUNT)[M1].message
+    assert message == "asleep: 'mount' waits in demo_mount (no answer within 20 s)"
+
+
+@pytest.mark.parametrize("mute", [False, True])
+def test_a_mute_guest_is_not_waited_for_again(run: Run, mute: bool) -> None:
+    assert run.target is not None
+    run.target.mute = mute
+    run.plans["mount"] = [collected(M1), *whole(M1, "hung", "no answer within 20 s")]
+    run(MOUNT)
+    assert run.target.patience[0] == (testrun._MUTE_CHECK_S if mute else 60.0)
+
+
+def test_what_the_kernel_says_after_a_failed_category_is_not_lost(run: Run) -> None:
+    assert run.target is not None
+    run.target.checks = [KernelCheck(), KernelCheck(), KernelCheck([OOPS.model_copy()])]
+    run.plans["mount"] = [collected(M1, M2, F1), *whole(M1, "failed", "x"), *whole(M2)]
+    run.plans["fsops"] = [collected(F1), *whole(F1)]
+    tests = run(MOUNT, FSOPS)
+    late = tests["teardown/after_mount"]
+    assert (late.outcome, late.message) == (Outcome.CRASHED, OOPS.title)
+    assert [event.test for event in run.run.result.kernel_events] == [late.id]
 
 
 def test_a_panic_in_the_middle_of_a_test_ends_it(run: Run) -> None:

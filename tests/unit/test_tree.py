@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from vexrun.errors import ConfigError
 from vexrun.tree import (
     build_products,
     copy_clean,
@@ -178,6 +181,102 @@ def test_names_that_are_not_utf_8_are_measured(tree: Path) -> None:
     before = measure(tree).sha256
     (Path(os.fsdecode(os.fsencode(tree) + b"/caf\xe9.c"))).write_text("x")
     assert measure(tree).sha256 != before
+
+
+# -- what cannot be read, and what is no file ----------------------------------------------------
+
+
+@pytest.fixture
+def users_tree(ordinary_user: Path) -> Path:
+    """A tree of a user who is not root, with the subject file of `load_subject`."""
+    root = ordinary_user / "tree"
+    (root / "fs").mkdir(parents=True)
+    (root / "Kbuild").write_text("obj-m += demo.o\n")
+    (root / "fs" / "demo.c").write_text("int x;\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "named"),
+    [
+        ("fs/demo.c", 0o000, "fs/demo.c"),
+        ("fs", 0o000, "fs"),
+        ("fs", 0o444, "fs/demo.c"),  # listed, not searched
+        ("fs", 0o111, "fs"),
+        (".", 0o000, ""),
+    ],
+)
+def test_a_source_that_cannot_be_read_is_the_users_to_correct(
+    users_tree: Path, name: str, mode: int, named: str
+) -> None:
+    (users_tree / name).chmod(mode)
+    with pytest.raises(ConfigError, match="cannot be read: Permission denied") as caught:
+        measure(users_tree)
+    assert f"'{users_tree / named}'" in caught.value.message
+    assert "read access" in caught.value.hint
+    assert caught.value.exit_code == 2
+
+
+def test_a_build_product_need_not_be_readable(users_tree: Path) -> None:
+    before = measure(users_tree)
+    (users_tree / "demo.ko").write_text("made")
+    (users_tree / "demo.ko").chmod(0)
+    assert measure(users_tree).sha256 == before.sha256
+
+
+def test_a_source_on_a_broken_disk_is_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(path: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    with pytest.raises(ConfigError, match=r"/Kbuild' cannot be read: Input/output error"):
+        measure(tree)
+
+
+def socket_file(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as end:
+        here = Path.cwd()
+        os.chdir(path.parent)  # a socket's path has at most 107 bytes
+        try:
+            end.bind(path.name)
+        finally:
+            os.chdir(here)
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, socket_file], ids=["fifo", "socket"])
+def test_what_is_neither_file_nor_link_is_no_source_and_never_opened(
+    tree: Path, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    before = measure(tree)
+    make(tree / "kernel" / "odd")
+    assert measure(tree).sha256 == before.sha256
+    assert measure(tree).fingerprint != before.fingerprint
+    copy_clean(tree, tmp_path / "copy")
+    assert names(tmp_path / "copy") == SOURCE
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda path: path.symlink_to("nowhere"), id="dangling"),
+        pytest.param(loop, id="loop"),
+        pytest.param(lambda path: path.symlink_to(".."), id="parent"),
+        pytest.param(lambda path: path.symlink_to("/"), id="root"),
+    ],
+)
+def test_a_link_is_source_by_its_target_text_and_never_followed(
+    tree: Path, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    before = measure(tree)
+    make(tree / "kernel" / "odd")
+    assert measure(tree).sha256 != before.sha256
+    assert names(tree) == sorted([*SOURCE, "kernel/odd"], key=lambda name: ("/" in name, name))
+    copy_clean(tree, tmp_path / "copy")
+    assert (tmp_path / "copy/kernel/odd").readlink() == (tree / "kernel/odd").readlink()
 
 
 # -- the clean copy ------------------------------------------------------------------------------

@@ -200,6 +200,25 @@ def test_one_kernel_event_is_told_once() -> None:
     assert results.reasons == ["The kernel reported 'NULL pointer in demo_mount'."]
 
 
+@pytest.mark.parametrize(
+    ("title", "line", "told"),
+    [
+        ("NULL pointer in demo_mount", "super.c:12", "'NULL pointer in demo_mount at super.c:12'"),
+        ("NULL pointer in demo_mount", None, "'NULL pointer in demo_mount'"),
+        ("WARNING at super.c:12 demo_mount", "super.c:12", "'WARNING at super.c:12 demo_mount'"),
+        ("WARNING at super.c:12 demo", "fs/super.c:12", "'WARNING at super.c:12 demo'"),
+    ],
+)
+def test_a_kernel_event_is_told_with_its_source_line(
+    title: str, line: str | None, told: str
+) -> None:
+    results = good()
+    event = KernelEvent(event_class="oops", title=title, source_line=line)
+    results.kernel_events = [event]
+    judge(results)
+    assert results.reasons == [f"The kernel reported {told}."]
+
+
 def test_the_exit_codes_are_the_contract() -> None:
     assert {code.name: int(code) for code in ExitCode} == {
         "PASS": 0,

@@ -33,13 +33,13 @@ class Run:
         return [test for test in self.results["tests"] if test["outcome"] == outcome]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def suite() -> str:
     """The guest's suite: VEXRUN_TEST_SUITE, trixie by default."""
     return os.environ.get("VEXRUN_TEST_SUITE", "trixie")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def vexrun_test(suite: str) -> Callable[..., Run]:
     """Run `vexrun test ARGUMENTS --json` and read what it printed."""
 

@@ -9,14 +9,31 @@ from collections.abc import Callable
 import pytest
 from conftest import SUBJECTS, Run
 
+from vexrun.categories import CATEGORIES
+
 pytestmark = pytest.mark.vm
 
-CATEGORIES = ["structure", "build", "module", "mkfs", "mount", "fsops"]
+CORE = ["structure", "build", "module", "mkfs", "mount", "fsops"]
+#: What is selected when nothing is asked for; these subjects have no unit suite and no own tests.
+DEFAULT = [row.name for row in CATEGORIES.values() if row.name not in ("unit", "own")]
 
 
-@pytest.mark.parametrize("name", ["minix", "ext2", "exfat"])
-def test_good_filesystem_passes_everywhere(name: str, vexrun_test: Callable[..., Run]) -> None:
-    run = vexrun_test("--subject", str(SUBJECTS / f"{name}.toml"))
+@pytest.mark.parametrize(
+    ("name", "categories"),
+    [
+        ("minix", DEFAULT),
+        ("ext2", CORE),
+        ("exfat", CORE),
+        pytest.param("ext2", DEFAULT, marks=pytest.mark.slow),
+        pytest.param("exfat", DEFAULT, marks=pytest.mark.slow),
+    ],
+    ids=["minix", "ext2-core", "exfat-core", "ext2", "exfat"],
+)
+def test_good_filesystem_passes_everywhere(
+    name: str, categories: list[str], vexrun_test: Callable[..., Run]
+) -> None:
+    only = [] if categories is DEFAULT else ["--only", ",".join(categories)]
+    run = vexrun_test("--subject", str(SUBJECTS / f"{name}.toml"), *only)
     results = run.results
     bad = [
         (t["id"], t["outcome"], t["message"])
@@ -25,9 +42,9 @@ def test_good_filesystem_passes_everywhere(name: str, vexrun_test: Callable[...,
     ]
 
     assert (run.status, results["verdict"]) == (0, "pass"), (results["reasons"], bad)
-    assert results["selected_categories"] == CATEGORIES
+    assert results["selected_categories"] == categories
     passed = {test["category"] for test in run.outcomes("passed")}
-    assert passed == {*CATEGORIES, "teardown"}
+    assert passed == {*categories, "teardown"}
     assert all(test["message"] for test in run.outcomes("skipped"))
     assert results["kernel_events"] == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from typing import Annotated
 
@@ -11,14 +12,14 @@ from rich.table import Table
 
 from vexrun.events import Emit
 from vexrun.image.build import ensure_base, rebuild_beside
-from vexrun.image.catalog import find_image, images_dir, list_images, remove_image
+from vexrun.image.catalog import find_image, list_images, remove_image
 from vexrun.image.files import compare_listings
-from vexrun.image.namespace import remove_tree
 from vexrun.image.suites import DEFAULT_SUITE, find_suite
 from vexrun.interrupt import interruptible
 from vexrun.output import say, stdout
 from vexrun.progress import display_for
 from vexrun.settings import load_settings
+from vexrun.workdir import sweep_work_directories, work_directory
 
 app = typer.Typer(help="Guest images.", no_args_is_help=True)
 
@@ -44,13 +45,9 @@ def build(
 def _compare(suite: str, show: Emit) -> None:
     settings = load_settings().image
     image = ensure_base(find_suite(suite), settings, show)
-    work = images_dir() / f".comparing-{image.name}"
-    remove_tree(work)
-    try:
+    with work_directory(f"comparing-{image.name}-{os.getpid()}") as work:
         again = rebuild_beside(find_suite(suite), settings, work, show)
         differences = compare_listings(image.directory / "files.txt", work / "files.txt")
-    finally:
-        remove_tree(work)
     packages = {
         name: (image.manifest.packages.get(name), again.packages.get(name))
         for name in image.manifest.packages.keys() | again.packages.keys()
@@ -103,5 +100,6 @@ def show(name: Annotated[str, typer.Argument(help="An image's name or its beginn
 @app.command()
 def rm(name: Annotated[str, typer.Argument(help="An image's name or its beginning.")]) -> None:
     """Delete an image, the layers on it and their snapshots."""
+    sweep_work_directories()
     for removed in remove_image(find_image(name)):
         say(f"removed {removed}")

@@ -29,9 +29,10 @@ from vexrun.vm.accel import AccelChoice, choose_accelerator
 from vexrun.vm.detached import start_detached
 from vexrun.vm.disks import ScratchPlan
 from vexrun.vm.machine import MachinePlan, sweep_dead_machines
-from vexrun.vm.registry import end_machine, find_machine, known_machines
+from vexrun.vm.registry import FREE, end_machine, find_machine, known_machines, machines_in
 from vexrun.vm.snapshot import ensure_snapshot
 from vexrun.vm.ssh import HOST_ALIAS
+from vexrun.workdir import sweep_work_directories
 
 app = typer.Typer(help="A machine to work in by hand.", no_args_is_help=True)
 _ESCAPE = b"\x1d"  # Ctrl-]
@@ -60,6 +61,7 @@ def start_machine(source: Path, suite: str, accel: AccelChoice, emit: Emit) -> d
     settings = load_settings()
     stages = Stages(emit)
     sweep_dead_machines()
+    sweep_work_directories()
     image = ensure_base(find_suite(suite), settings.image, emit)
     accelerator = choose_accelerator(accel, image.kernel, image.manifest.sha256["vmlinuz"])
     snapshot = ensure_snapshot(image, accelerator, settings.machine, emit)
@@ -148,17 +150,18 @@ def status(
     """The machines that are up."""
     machines = known_machines()
     if as_json:
-        print(json.dumps([machine.record for machine in machines], indent=2))
+        print(json.dumps([machine.describe() for machine in machines], indent=2))
         return
     if not machines:
         say("No machine is up. Run: vexrun vm up")
         return
     table = Table(box=None, padding=(0, 1))
-    for heading in ("name", "image", "accel", "ssh port", "pid", "source"):
+    for heading in ("name", "state", "image", "accel", "ssh port", "pid", "source"):
         table.add_column(heading, overflow="fold")
     for machine in machines:
-        keys = ("name", "image", "accel", "ssh_port", "pid", "source")
-        table.add_row(*(str(machine.record[key]) for key in keys))
+        keys = ("name", "state", "image", "accel", "ssh_port", "pid", "source")
+        described = machine.describe()
+        table.add_row(*(str(described.get(key, "?")) for key in keys))
     stdout.print(table)
 
 
@@ -167,8 +170,8 @@ def down(
     name: _Name = None,
     every: Annotated[bool, typer.Option("--all", help="Every machine.")] = False,
 ) -> None:
-    """End a machine and delete its disks."""
-    doomed = known_machines() if every else [find_machine(name)]
+    """End a machine and delete its disks; --all spares those of a run that is going on."""
+    doomed = machines_in(*FREE) if every else [find_machine(name, *FREE)]
     for machine in doomed:
         end_machine(machine)
         say(f"{machine.name} is down.")

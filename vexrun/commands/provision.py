@@ -1,8 +1,8 @@
-"""`vexrun provision vm`: the roles, applied to a running machine."""
+"""`vexrun provision`: the roles, applied to a running machine or to the one you sit at."""
 
 from __future__ import annotations
 
-import tempfile
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,11 +13,14 @@ from vexrun.errors import ConfigError
 from vexrun.image.suites import DEFAULT_SUITE
 from vexrun.interrupt import interruptible
 from vexrun.output import say, stdout
-from vexrun.playbook import InventoryHost, run_playbook
+from vexrun.playbook import InventoryHost, PlaybookResult, run_playbook
 from vexrun.progress import display_for
+from vexrun.provisioning import provision_host
 from vexrun.vm.accel import AccelChoice
-from vexrun.vm.registry import find_machine, known_machines
+from vexrun.vm.machine import MachineState
+from vexrun.vm.registry import find_machine, machines_in
 from vexrun.vm.ssh import HOST_ALIAS
+from vexrun.workdir import work_directory
 
 app = typer.Typer(help="Apply the roles.", no_args_is_help=True)
 
@@ -30,32 +33,44 @@ def vm(
 ) -> None:
     """Provision a machine that is up; start one if none is."""
     with interruptible(), display_for(stdout, console_log=lambda: None) as show:
-        if name is not None or known_machines():
+        if name is not None or machines_in(MachineState.UP):
             config = find_machine(name).ssh_config
         else:
             record = start_machine(Path.cwd(), suite, AccelChoice.AUTO, show)
             config = Path(str(record["ssh_config"]))
-        with tempfile.TemporaryDirectory(prefix="vexrun-provision-") as artifacts:
+        with work_directory(f"provision-{os.getpid()}") as artifacts:
             variables = {"ansible_ssh_common_args": f"-F {config}", "ansible_host": HOST_ALIAS}
             result = run_playbook(
                 "provision.yml",
                 [InventoryHost("vm", HOST_ALIAS, variables)],
-                artifact_dir=Path(artifacts),
+                artifact_dir=artifacts,
                 emit=show,
                 check=check,
             )
-    say(f"ok={result.ok} changed={result.changed} skipped={result.skipped}")
-    for task in result.changed_tasks:
-        say(f"  changed: {task}")
+    _say_result(result, check=check)
 
 
 @app.command()
-def host() -> None:
-    """Provision this machine (not in this version)."""
-    raise ConfigError("'provision host' is not part of this version of vexrun.")
+def host(
+    check: Annotated[bool, typer.Option("--check", help="Only show what would change.")] = False,
+) -> None:
+    """Install on this machine what vexrun needs; no module is built or loaded."""
+    with interruptible(), display_for(stdout, console_log=lambda: None) as show:
+        result = provision_host(check=check, emit=show)
+    _say_result(result, check=check)
 
 
 @app.command()
 def device() -> None:
     """Provision a test device (not in this version)."""
     raise ConfigError("'provision device' is not part of this version of vexrun.")
+
+
+def _say_result(result: PlaybookResult, *, check: bool) -> None:
+    say(f"ok={result.ok} changed={result.changed} skipped={result.skipped}")
+    for task in result.changed_tasks:
+        say(f"  {'would change' if check else 'changed'}: {task}")
+    packages = sorted(set(result.packages))  # in check mode every role asks for all it lacks
+    if packages:
+        did = "would install" if check else "installed"
+        say(f"  {did} ({len(packages)}): {', '.join(packages)}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vexrun.results.model import VariantBuild
+from vexrun.results.model import Check, VariantBuild
 from vexrun.subject import Subject
 
 #: Where tests mount the filesystem under test, in the target.
@@ -51,6 +51,8 @@ class RunContext(BaseModel):
     builds: list[VariantBuild] = Field(default_factory=list)
     rebuild: VariantBuild | None = None
     tools: list[BuiltTool] = Field(default_factory=list)
+    #: Static checks and unit suites, which ran natively after the build.
+    checks: list[Check] = Field(default_factory=list)
     module: BuiltModule | None = None
     #: Other modules of the same build, which the one under test may depend on.
     siblings: list[BuiltModule] = Field(default_factory=list)

@@ -13,8 +13,9 @@ import pytest
 from vexrun.guest.context import MOUNT_POINT, RunContext
 from vexrun.guest.filesystem import Filesystem
 from vexrun.guest.kernel_module import KernelModule
+from vexrun.guest.own_tests import identifier
 from vexrun.guest.payload import GuestAgent, GuestPython
-from vexrun.guest.protocol import CONTEXT_FILE
+from vexrun.guest.protocol import CONTEXT_FILE, SessionLink
 from vexrun.guest.scratch import Scratch
 from vexrun.subject import Subject
 from vexrun.vm.ssh import GuestShell
@@ -50,7 +51,7 @@ def subject(context: RunContext) -> Subject:
 @pytest.fixture
 def command_timeout(request: pytest.FixtureRequest, context: RunContext) -> float:
     """Seconds one guest command may take in this test's category, scaled to this guest."""
-    category = request.node.nodeid.split("/", 1)[0]
+    category = identifier(request.node).split("/", 1)[0]
     return context.timeouts_s.get(category, 60.0 * context.slowdown)
 
 
@@ -143,6 +144,59 @@ def filesystem(
     filesystem.umount_all()
     module.ensure_loaded()
     return filesystem
+
+
+class Measure:
+    """Reports one figure: see vexrun.results.model.Measurement for the arguments."""
+
+    def __init__(self, link: SessionLink | None) -> None:
+        self._link = link
+
+    def __call__(
+        self,
+        name: str,
+        unit: str,
+        better: str,
+        samples: list[float],
+        reference: list[float],
+    ) -> None:
+        assert samples, f"'{name}' was measured not once"
+        if self._link is not None:
+            self._link.tell(
+                "measured",
+                name=name,
+                unit=unit,
+                better=better,
+                samples=samples,
+                reference=reference,
+            )
+
+
+@pytest.fixture
+def measure(request: pytest.FixtureRequest) -> Measure:
+    """Puts a figure into the results: `measure(name, unit, better, samples, reference)`."""
+    from vexrun.guest.plugin import LINK
+
+    return Measure(request.config.stash.get(LINK, None))
+
+
+class Notes:
+    """Says in the report what a test that passed could not look at."""
+
+    def __init__(self, link: SessionLink | None) -> None:
+        self._link = link
+
+    def __call__(self, text: str) -> None:
+        if self._link is not None:
+            self._link.tell("note", text=text)
+
+
+@pytest.fixture
+def note(request: pytest.FixtureRequest) -> Notes:
+    """`note("text")` puts a sentence into the notes of the run, once."""
+    from vexrun.guest.plugin import LINK
+
+    return Notes(request.config.stash.get(LINK, None))
 
 
 _FAILURES_WHEN_MADE: pytest.StashKey[int] = pytest.StashKey()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from vexrun.errors import TargetLostError
+from vexrun.guest import own_tests
 from vexrun.guest.protocol import STOP, SessionLink
 from vexrun.vm.ssh import GuestTimeoutError
 
@@ -32,9 +33,11 @@ class Reporter:
         self._message = ""
         self._details = ""
         self._begun = 0.0
+        self._ids: dict[str, str] = {}
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self.link.tell("collected", ids=[item.nodeid for item in session.items])
+        self._ids = {item.nodeid: own_tests.identifier(item) for item in session.items}
+        self.link.tell("collected", ids=list(self._ids.values()))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -44,7 +47,7 @@ class Reporter:
     def pytest_runtest_protocol(self, item: pytest.Item) -> None:
         self._outcome, self._message, self._details = PASSED, "", ""
         self._begun = time.monotonic()
-        self.link.tell("started", id=item.nodeid)
+        self.link.tell("started", id=self._ids[item.nodeid])
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -64,7 +67,7 @@ class Reporter:
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         answer = self.link.ask(
             "finished",
-            id=nodeid,
+            id=self._ids[nodeid],
             outcome=self._outcome,
             message=self._message,
             details=self._details[-20000:],
@@ -100,11 +103,14 @@ def _skip_reason(report: pytest.TestReport) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    from vexrun.guest.fixtures import run_context
+
     config.addinivalue_line(
         "markers", "needs_operations(*names): operations of vexrun.subject.KNOWN_OPERATIONS"
     )
     link = SessionLink.from_environment()
     if link is not None:
+        own_tests.register(config, run_context(config).source)
         config.pluginmanager.register(Reporter(link), "vexrun-reporter")
         config.stash[LINK] = link
 

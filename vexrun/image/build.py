@@ -33,6 +33,7 @@ from vexrun.layout import cache_dir
 from vexrun.playbook import InventoryHost, run_playbook
 from vexrun.process import find_program, run
 from vexrun.settings import ImageSettings
+from vexrun.workdir import outside_directory, work_directory
 
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _NEEDED_PROGRAMS = {
@@ -74,10 +75,31 @@ def ensure_layer(base: Image, packages: list[str], settings: ImageSettings, emit
 def rebuild_beside(suite: Suite, settings: ImageSettings, work: Path, emit: Emit) -> Manifest:
     """Build the suite's image once more into `work`, for comparison with the cached one."""
     inputs = base_inputs(suite, settings)
-    work.mkdir(parents=True)
     return _build(
         work, inputs, lambda path, stages: _make_base(path, inputs, settings, stages), emit
     )
+
+
+def build_bare(suite: Suite, settings: ImageSettings, work: Path, emit: Emit) -> Image:
+    """An image that only boots and answers to ssh, in `work`; never cached.
+
+    The packages that the other roles will want lie in its apt archive already, so that
+    provisioning it measures the machine and not the network.
+    """
+    inputs = base_inputs(suite, settings)
+
+    def make(path: Path, stages: Stages) -> None:
+        _make_base(path, inputs, settings, stages, playbook="image_bare.yml")
+        with deb_archive(inputs.suite) as archive:
+            packages = map(str, archive.glob("*.deb"))
+            directory = path / "rootfs" / "var" / "cache" / "apt" / "archives"
+            namespace.run_as_owner(["cp", "-t", str(directory), *packages])
+
+    work.mkdir(parents=True)
+    _build(work, inputs, make, emit)
+    image = Image.open(work)
+    assert image is not None, "what was just built can be opened"
+    return image
 
 
 def _ensure(inputs: ImageInputs, emit: Emit, make: _Make) -> Image:
@@ -95,25 +117,13 @@ def _ensure(inputs: ImageInputs, emit: Emit, make: _Make) -> Image:
             return found
         _preflight(inputs)
         namespace.remove_tree(final)
-        work = images_dir() / f".building-{inputs.name}-{os.getpid()}"
-        _sweep_half_built(inputs.name)
-        work.mkdir(parents=True)
-        try:
+        with work_directory(f"{inputs.name}-{os.getpid()}") as work:
             _build(work, inputs, make, emit)
             work.rename(final)
-        except BaseException:
-            namespace.remove_tree(work)
-            raise
     built = Image.open(final)
     if built is None:
         raise InfrastructureError(f"The image '{final}' vanished right after it was built.")
     return built
-
-
-def _sweep_half_built(name: str) -> None:
-    """Remove what a killed build of this image left; we hold its lock, so nobody is building."""
-    for stale in images_dir().glob(f".building-{name}-*"):
-        namespace.remove_tree(stale)
 
 
 def _preflight(inputs: ImageInputs) -> None:
@@ -162,15 +172,21 @@ def _build(work: Path, inputs: ImageInputs, make: _Make, emit: Emit) -> Manifest
     return manifest
 
 
-def _make_base(work: Path, inputs: ImageInputs, settings: ImageSettings, stages: Stages) -> None:
+def _make_base(
+    work: Path,
+    inputs: ImageInputs,
+    settings: ImageSettings,
+    stages: Stages,
+    playbook: str = "image.yml",
+) -> None:
     emit = stages.emit
     rootfs = work / "rootfs"
     with stages.stage("image bootstrap", f"mmdebstrap {inputs.suite}"):
         _bootstrap(inputs, settings, work)
     _make_keys(work / "ssh")
-    with stages.stage("image roles", "playbooks/image.yml"), deb_archive(inputs.suite) as archive:
+    with stages.stage("image roles", f"playbooks/{playbook}"), deb_archive(inputs.suite) as archive:
         result = run_playbook(
-            "image.yml",
+            playbook,
             [image_host(rootfs, archive)],
             artifact_dir=work / "ansible",
             emit=emit,
@@ -207,16 +223,23 @@ def _bootstrap(inputs: ImageInputs, settings: ImageSettings, work: Path) -> None
         argv.append(f"--keyring={_KEYRING}")
     if settings.proxy:
         argv.append(f'--aptopt=Acquire::http {{ Proxy "{settings.proxy}"; }}')
+    if settings.accept_expired:
+        argv.append('--aptopt=Acquire::Check-Valid-Until "false"')
     argv += [inputs.suite, str(tarball)]
     if settings.mirror:
         argv.append(settings.mirror)
-    done = run(argv, check=False, log=work / "mmdebstrap.log")
+    with outside_directory(work) as temporary:  # apt downloads as a user without privileges
+        environment = {"TMPDIR": str(temporary)}
+        done = run(argv, check=False, log=work / "mmdebstrap.log", env=environment)
     if done.returncode != 0:
         raise InfrastructureError(
             f"mmdebstrap could not make the '{inputs.suite}' root filesystem "
             f"(mirror: {settings.mirror or 'the default of the suite'}).",
             evidence=done.tail(12),
-            hint="Check the network; VEXRUN_MIRROR and VEXRUN_PROXY set another mirror or a "
+            hint="The mirror is stale. Name another with VEXRUN_MIRROR, or accept old lists with "
+            "VEXRUN_ACCEPT_EXPIRED=1 (docs/settings.md)."
+            if "is expired" in done.output
+            else "Check the network; VEXRUN_MIRROR and VEXRUN_PROXY set another mirror or a "
             "proxy (docs/settings.md).",
         )
     rootfs = work / "rootfs"
@@ -252,6 +275,7 @@ def _role_variables(keys: Path, settings: ImageSettings) -> dict[str, object]:
         "guest_base_ssh_host_key": (keys / "host").read_text(),
         "guest_base_ssh_host_key_pub": (keys / "host.pub").read_text().strip(),
         "guest_base_extra_packages": settings.extra_packages,
+        "toolchain_rust_method": settings.rust.value,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 
 from vexrun.errors import ConfigError
 from vexrun.image import namespace
-from vexrun.image.locking import exclusive, is_locked
+from vexrun.image.locking import exclusive_at_once
 from vexrun.image.manifest import MANIFEST_NAME, Manifest
 from vexrun.layout import cache_dir
 
@@ -82,9 +83,7 @@ def list_images() -> list[Image]:
     """Every complete image, by name."""
     if not images_dir().is_dir():
         return []
-    # '.building-…' and '.comparing-…' hold a manifest too, just before they are renamed or gone.
-    paths = [path for path in sorted(images_dir().iterdir()) if not path.name.startswith(".")]
-    opened = (Image.open(path) for path in paths)
+    opened = (Image.open(path) for path in sorted(images_dir().iterdir()))
     return [image for image in opened if image is not None]
 
 
@@ -111,14 +110,15 @@ def remove_image(image: Image) -> list[str]:
     doomed = [image] + [
         other for other in list_images() if other.manifest.inputs.base_key == image.manifest.key
     ]
-    for each in doomed:
-        if is_locked(lock_path(each.name)):
-            raise ConfigError(
-                f"The image '{each.name}' is in use by a machine or a build.",
-                hint="Run 'vexrun vm down' or wait for the run to end, then try again.",
-            )
-    for each in doomed:
-        with exclusive(lock_path(each.name)):
+    with ExitStack() as locks:
+        for each in doomed:
+            # All of them first, and held: a machine that starts now must not lose half its image.
+            if not locks.enter_context(exclusive_at_once(lock_path(each.name))):
+                raise ConfigError(
+                    f"The image '{each.name}' is in use by a machine or a build.",
+                    hint="Run 'vexrun vm down' or wait for the run to end, then try again.",
+                )
+        for each in doomed:
             # The manifest goes first: a deletion cut short must not leave an image to be used.
             each.manifest_path.unlink()
             # An image built again under the same key must be proven again.

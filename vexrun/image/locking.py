@@ -23,6 +23,19 @@ def exclusive(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator
 
 
 @contextmanager
+def exclusive_at_once(path: Path) -> Iterator[bool]:
+    """Hold an exclusive flock if nobody holds one; False, and no wait, when somebody does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+@contextmanager
 def shared(path: Path) -> Iterator[None]:
     """Hold a shared flock: any number of users, but no builder and no deleter."""
     path.parent.mkdir(parents=True, exist_ok=True)

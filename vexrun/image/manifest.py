@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vexrun.image.suites import Suite
 from vexrun.layout import PACKAGE, data_root
-from vexrun.settings import ImageSettings
+from vexrun.settings import ImageSettings, RustOrigin
 
 #: Raise when the build procedure changes in a way its input files do not show.
 RECIPE_VERSION = 1
@@ -32,10 +32,13 @@ class ImageInputs(BaseModel):
     disk_gib: int
     roles_sha256: str
     base_key: str | None = None  # layers only: the image they add packages to
+    rust: RustOrigin = RustOrigin.DISTRO
 
     @property
     def key(self) -> str:
-        text = json.dumps(self.model_dump(), sort_keys=True)
+        # An input added later is left out at its default: what was built before it is the same.
+        later = {"rust"} if self.rust is RustOrigin.DISTRO else set()
+        text = json.dumps(self.model_dump(exclude=later), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -69,6 +72,7 @@ def base_inputs(suite: Suite, settings: ImageSettings) -> ImageInputs:
         mirror=settings.mirror,
         extra_packages=sorted(settings.extra_packages),
         disk_gib=settings.disk_gib,
+        rust=settings.rust,
         roles_sha256=roles_sha256(),
     )
 

@@ -7,15 +7,18 @@ the user's subordinate ids (package `uidmap`, /etc/subuid), so that files get ri
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import pwd
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vexrun.errors import InfrastructureError
 from vexrun.layout import PACKAGE
-from vexrun.process import Completed, run
+from vexrun.process import Completed, find_program, paste, run
 
 _ENTER = PACKAGE / "image" / "enter.sh"
+_PROBE = PACKAGE / "image" / "probe.sh"
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,16 @@ def run_in_root(
 
 def run_as_owner(argv: Sequence[str], *, check: bool = True, log: Path | None = None) -> Completed:
     """Run a host command with root's view of the image's files (owners, deletion)."""
-    if is_rootless():
-        return run([*namespace_argv(), *argv], check=check, log=log)
-    return run(argv, check=check, log=log)
+    if not is_rootless():
+        return run(argv, check=check, log=log)
+    done = run([*namespace_argv(), *argv], check=False, log=log)
+    if check and done.returncode != 0:
+        require_namespaces()  # the usual reason, told with its fix
+        raise InfrastructureError(
+            f"'{argv[0]}' failed with exit status {done.returncode}.",
+            evidence=f"$ {paste(done.argv)}\n{done.tail()}",
+        )
+    return done
 
 
 def remove_tree(path: Path) -> None:
@@ -81,28 +91,93 @@ def remove_tree(path: Path) -> None:
 
 
 def require_namespaces() -> None:
-    """Raise InfrastructureError, with the fix, when this user cannot make the namespaces."""
-    probe = run([*namespace_argv(), "true"], check=False)
+    """Raise InfrastructureError, with evidence and fix, when this user cannot use namespaces."""
+    probe = run([*namespace_argv(), "sh", str(_PROBE)], check=False)
     if probe.returncode == 0:
         return
     if not is_rootless():
         raise InfrastructureError(
-            "This machine does not let root make mount namespaces.", evidence=probe.tail(5)
+            "This machine does not let root mount in namespaces of its own.",
+            evidence=probe.tail(5),
+            hint="In a container: run it with --privileged (CAP_SYS_ADMIN is needed).",
         )
+    if "unrecognized option" in probe.output:
+        raise InfrastructureError(
+            "This 'unshare' is too old for images and builds of an ordinary user.",
+            evidence=f"{probe.tail(2)}\n--map-auto needs util-linux 2.38 (Debian 12, Ubuntu 24.04)",
+            hint="Run vexrun as root.",
+        )
+    found = list(_obstacles())
     raise InfrastructureError(
-        "This user cannot make a user namespace with subordinate ids, which image building "
-        "without root needs.",
-        evidence=probe.tail(5),
-        hint=_namespace_hint(),
+        "This user cannot use user namespaces, which images and native builds need.",
+        evidence="\n".join([probe.tail(5), *(what for what, _ in found)]),
+        hint="Run: " + " && ".join(command for _, command in found)
+        if found
+        else "Run vexrun as root, or on a machine that lets ordinary users make namespaces.",
     )
 
 
-def _namespace_hint() -> str:
-    user = os.environ.get("USER") or str(os.geteuid())
-    restricted = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
-    if restricted.is_file() and restricted.read_text().strip() == "1":
-        return "Run: sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0"
-    return (
-        f"Run: sudo apt-get install uidmap && sudo usermod --add-subuids 100000-165535 "
-        f"--add-subgids 100000-165535 {user}"
-    )
+_SYSCTLS = Path("/proc/sys")
+_SUBORDINATE_IDS = (Path("/etc/subuid"), Path("/etc/subgid"))
+#: Settings that keep ordinary users from namespaces: name, value, what it does, value to set.
+_FORBIDDING = (
+    # Ubuntu 23.10 and newer: the namespace can be made, and gives no capability.
+    ("kernel.apparmor_restrict_unprivileged_userns", "1", "give no capabilities", "0"),
+    # Debian 10 and older, and hardened kernels.
+    ("kernel.unprivileged_userns_clone", "0", "cannot be made", "1"),
+    ("user.max_user_namespaces", "0", "cannot be made", "15000"),
+)
+
+
+def _obstacles() -> Iterator[tuple[str, str]]:
+    """What stands in an ordinary user's way, and the command that removes it."""
+    if find_program("newuidmap") is None:
+        yield (
+            "the program 'newuidmap' is not installed",
+            "sudo apt-get install --no-install-recommends uidmap",
+        )
+    names = {str(os.geteuid()), _user()}
+    if not all(_has_range(file, names) for file in _SUBORDINATE_IDS):
+        first = max(map(_first_free_id, _SUBORDINATE_IDS))
+        span = f"{first}-{first + 65535}"
+        yield (
+            f"'{_user()}' has no range in /etc/subuid or in /etc/subgid",
+            f"sudo usermod --add-subuids {span} --add-subgids {span} {shlex.quote(_user())}",
+        )
+    for name, value, effect, wanted in _FORBIDDING:
+        if _sysctl(name) == value:
+            yield (
+                f"{name} is {value}: namespaces of ordinary users {effect}",
+                f"echo {name}={wanted} | sudo tee -a /etc/sysctl.d/60-vexrun.conf && "
+                "sudo sysctl --system",
+            )
+
+
+def _sysctl(name: str) -> str | None:
+    """A kernel setting, None where this kernel does not have it."""
+    try:
+        return (_SYSCTLS / name.replace(".", "/")).read_text().strip()
+    except OSError:
+        return None
+
+
+def _ranges(file: Path) -> list[tuple[str, int, int]]:
+    """Lines of subuid(5): user, first id, number of ids."""
+    lines = file.read_text().splitlines() if file.is_file() else []
+    rows = [line.split(":") for line in lines]
+    return [(row[0], int(row[1]), int(row[2])) for row in rows if len(row) == 3]
+
+
+def _has_range(file: Path, names: set[str]) -> bool:
+    return any(user in names for user, _, _ in _ranges(file))
+
+
+def _first_free_id(file: Path) -> int:
+    return max([100000, *(first + count for _, first, count in _ranges(file))])
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # a user without an account, as containers have them
+        return str(os.geteuid())

@@ -10,6 +10,7 @@ from vexrun.kernel_log.classes import EventClass, Signature
 from vexrun.kernel_log.confirmation import Confirmation, confirm, dmesg_covers_from
 from vexrun.kernel_log.load import explain_refusal
 from vexrun.kernel_log.parser import KernelLogParser, events_in_dmesg
+from vexrun.kernel_log.report import frames_in
 from vexrun.kernel_log.taint import decode_taint, taint_delta, taint_notes
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "dmesg_covers_from",
     "events_in_dmesg",
     "explain_refusal",
+    "frames_in",
     "taint_delta",
     "taint_notes",
 ]

@@ -15,8 +15,8 @@ from collections.abc import Collection
 from functools import lru_cache
 
 from vexrun.kernel_log.classes import CUT_HERE, END_TRACE, EventClass, Signature
-from vexrun.kernel_log.lines import LogLine
-from vexrun.results.model import KernelEvent
+from vexrun.kernel_log.lines import LineReader, LogLine
+from vexrun.results.model import FrameAddress, KernelEvent, StackFrame
 
 EXCERPT_HEAD = 47
 EXCERPT_TAIL = 12
@@ -24,13 +24,17 @@ MAX_LINES = 4000  # a slab dump of one page alone has hundreds of lines
 MAX_GAP_S = 11.0  # rcu waits up to 10 s for the other CPUs' backtraces
 MAX_TITLE = 160
 MAX_EXCERPT_LINE = 400
+MAX_FRAMES = 32  # of the subject's modules; recursion repeats the same ones, which count once
 
 _FRAME = re.compile(
-    r"(?P<guess>\? )?(?P<frame>(?P<func>[A-Za-z_][\w.$]*)\+0x[0-9a-f]+/0x[0-9a-f]+"
+    r"(?P<guess>\? )?(?P<frame>(?P<func>[A-Za-z_][\w.$]*)\+(?P<offset>0x[0-9a-f]+/0x[0-9a-f]+)"
     r"(?: \[(?P<module>[\w-]+)(?: [0-9a-f]{20,40})?\])?)"
 )
 _RIP = re.compile(r"(?:RIP: 0010:|pc : |epc : |EIP: )")
 _USER_RIP = re.compile(r"RIP: 0033:")
+#: Lines whose address is the instruction itself. All others are return addresses: sprint_backtrace
+#: (%pB) looks up one byte less, so that a call at the very end of a function keeps its name.
+_AT_INSTRUCTION = re.compile(rf"{_RIP.pattern}|WARNING: |BUG: KFENCE: |initcall ")
 
 #: Lines that belong to a report, as opposed to what other parts of the kernel say meanwhile.
 _BODY = re.compile(
@@ -67,6 +71,7 @@ _VOLATILE = re.compile(
 )
 _KWORKER = re.compile(r"kworker/[\w:+.-]+")
 _SPACES = re.compile(r"\s+")
+_SLAB_CACHE = re.compile(r"slab \S+: ")
 
 
 def plain_function(name: str) -> str:
@@ -83,8 +88,22 @@ def stable(text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _key(event_class: str, title: str, function: str) -> str:
+    # Linux 6.12.y names the damage in a line before the one with the cache, 6.1 in one; and an
+    # allocation moves between kmalloc caches when an unrelated member is added to its struct.
+    title = _SLAB_CACHE.sub("slab: ", title)
     material = "|".join((event_class, re.sub(r"\d+", "#", title), function))
     return hashlib.sha256(material.encode("utf-8", "replace")).hexdigest()[:12]
+
+
+def frames_in(text: str, modules: Collection[str] = ()) -> list[StackFrame]:
+    """The frames inside the modules in kernel lines that are no event: stacks asked for by SysRq.
+
+    Without modules, of every one.
+    """
+    report = Report(LogLine(0, ""), [name.replace("-", "_") for name in modules], "")
+    for line in LineReader().feed(text.encode("utf-8", "replace") + b"\n"):
+        report._look_for_frames(line.text)
+    return list(report._frames.values())
 
 
 class Report:
@@ -112,6 +131,7 @@ class Report:
         self._guessed_frame: str | None = None
         self._guessed_function = ""
         self._where: str | None = None
+        self._frames: dict[str, StackFrame] = {}  # of our modules, by their text
         self._is_cut = False
 
     # -- collecting
@@ -166,6 +186,8 @@ class Report:
         """Takes over the lines of a `cut here` that turned out to belong to this report."""
         for text in [*other._head, *other._tail]:
             self._keep_text(text)
+        for frame, decoded in other._frames.items():
+            self._frames.setdefault(frame, decoded)
         self._foreign.clear()
         self.last = other.last
 
@@ -200,8 +222,27 @@ class Report:
             self._module_frame, self._module_function = match["frame"], function
         elif ours and guess and self._guessed_frame is None:
             self._guessed_frame, self._guessed_function = match["frame"], function
+        if ours:
+            self._keep_frame(match, at_instruction=_AT_INSTRUCTION.match(text) is not None)
         if self._where is None and not guess and not _PLUMBING.match(function):
             self._where = function
+
+    def _keep_frame(self, match: re.Match[str], *, at_instruction: bool) -> None:
+        """Each frame once, where it was first seen for certain."""
+        text, symbol = match["frame"], match["func"]
+        if symbol.startswith("__pfx_"):  # a pointer to a function, no place in one
+            return
+        address = FrameAddress.INSTRUCTION if at_instruction else FrameAddress.RETURN
+        if match["guess"]:
+            address = FrameAddress.GUESS
+        known = self._frames.get(text)
+        if known is not None and known.address is FrameAddress.GUESS is not address:
+            del self._frames[text]
+        if len(self._frames) < MAX_FRAMES:
+            frame = StackFrame(
+                function=symbol, module=match["module"], offset=match["offset"], address=address
+            )
+            self._frames.setdefault(text, frame)
 
     # -- the result
 
@@ -252,4 +293,16 @@ class Report:
             key=self.key,
             excerpt=excerpt,
             source=self._source,
+            source_line=self._printed_line(),
+            frames=list(self._frames.values()),
         )
+
+    def _printed_line(self) -> str | None:
+        """File and line that the kernel printed itself, when they must be the subject's.
+
+        The kernel's own files are compiled by paths relative to its tree, an out-of-tree module's
+        by absolute ones.
+        """
+        file, line = self._groups.get("file", ""), self._groups.get("line", "")
+        ours = file.startswith("/") or (bool(file) and self.root_class is EventClass.RUST)
+        return f"{file}:{line}" if ours else None

@@ -111,7 +111,8 @@ def _case(test: TestResult, results: RunResults) -> ET.Element:
         return case
     events = summary.events_of(test, results)
     message = test.message or (events[0].title if events else test.outcome.value)
-    element = ET.SubElement(case, tag, type=test.outcome.value, message=one_line(message))
+    message = summary.with_line(message, events)
+    element = ET.SubElement(case, tag, type=test.outcome.value, message=message)
     parts = [test.message, test.details, *map(_event_text, events)]
     element.text = printable("\n\n".join(part for part in parts if part))
     return case
@@ -119,7 +120,9 @@ def _case(test: TestResult, results: RunResults) -> ET.Element:
 
 def _event_text(event: KernelEvent) -> str:
     head = f"kernel {event.event_class}: {event.title} ({summary.where(event)})"
-    return "\n".join([head, f"  {summary.seen_at(event)}", *event.excerpt])
+    trace = [f"  {frame}" for frame in summary.trace(event)]
+    code = summary.code(event, context=3)
+    return "\n".join([head, f"  {summary.seen_at(event)}", *trace, *code, *event.excerpt])
 
 
 def _count(suite: ET.Element) -> None:

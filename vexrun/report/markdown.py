@@ -11,12 +11,14 @@ from collections.abc import Iterator
 
 from vexrun.report import summary
 from vexrun.report.printable import one_line, paragraph, shortened
-from vexrun.results.model import Outcome, RunResults, TestResult
+from vexrun.results.model import KernelEvent, Outcome, RunResults, TestResult
 
 #: GitHub refuses comments of more than 65,536 characters.
 SIZE_LIMIT = 60_000
 DETAILED_PROBLEMS = 15
 LINE_LIMIT = 400
+#: Of source, on each side of the line.
+CODE_LINES = 3
 
 _MARK = {
     summary.Tone.GOOD: "✅",
@@ -42,6 +44,7 @@ def _blocks(results: RunResults) -> Iterator[str]:
     yield from _problems(results)
     yield from _events_outside_tests(results)
     yield from _builds(results)
+    yield from _measurements(results)
     yield from _not_run(results)
     yield from _remarks(results)
     yield _evidence(results)
@@ -103,6 +106,7 @@ def _problem(test: TestResult, others: list[TestResult], results: RunResults, is
     for event in summary.events_of(test, results):
         place = _code(summary.where(event))
         lines.append(f"Kernel {_prose(event.event_class)}: {_code(event.title)}, {place}\n")
+        lines += _source(event)
         lines.append(_fence("\n".join(event.excerpt)))
     if test.details:
         lines.append(_fence(test.details))
@@ -127,11 +131,18 @@ def _events_outside_tests(results: RunResults) -> Iterator[str]:
                 f"<details open><summary>{title}</summary>",
                 "",
                 f"{place}\n",
+                *_source(event),
                 _fence("\n".join(event.excerpt)),
                 "</details>",
                 "",
             ]
         )
+
+
+def _source(event: KernelEvent) -> list[str]:
+    """The decoded frames and the source of the first."""
+    lines = [*summary.trace(event), *summary.code(event, CODE_LINES)]
+    return [_fence("\n".join(lines))] if lines else []
 
 
 def _builds(results: RunResults) -> Iterator[str]:
@@ -142,6 +153,17 @@ def _builds(results: RunResults) -> Iterator[str]:
             yield "\n".join(
                 [f"<details open><summary>{title}</summary>", "", _fence(text), "</details>", ""]
             )
+
+
+def _measurements(results: RunResults) -> Iterator[str]:
+    rows = summary.measurements(results)
+    if rows:
+        table = ["| measured | median | ratio, 95 % interval | |", "|---|--:|---|---|"]
+        table += [
+            f"| {_cell(row.name)} | {_cell(row.value)} | {row.ratio} | {row.judgement} |"
+            for row in rows
+        ]
+        yield "\n".join([*table, ""])
 
 
 def _not_run(results: RunResults) -> Iterator[str]:

@@ -15,12 +15,15 @@ from enum import StrEnum
 from vexrun.report.printable import one_line
 from vexrun.results.model import (
     EXECUTED,
+    FrameAddress,
     KernelEvent,
     Outcome,
     RunResults,
+    StackFrame,
     TestResult,
     Verdict,
 )
+from vexrun.results.ratio import median, ratio_to_reference
 
 
 class Tone(StrEnum):
@@ -234,6 +237,82 @@ def where(event: KernelEvent) -> str:
     """Where in the subject it happened, as far as known."""
     parts = [part for part in (event.module_frame, event.source_line) if part]
     return ", ".join(parts) if parts else "no frame inside the module"
+
+
+def frame_place(frame: StackFrame) -> str:
+    """`inode.c:212`, or that it is not known."""
+    return f"{frame.file}:{frame.line}" if frame.file and frame.line else "line not known"
+
+
+def frame_name(frame: StackFrame) -> str:
+    """The function, with what has to be known about it."""
+    name = frame.function if frame.inlined else f"{frame.function}+{frame.offset}"
+    remarks = [
+        remark
+        for remark, applies in (
+            ("inlined", frame.inlined),
+            ("left on the stack, perhaps by an earlier call", frame.address is FrameAddress.GUESS),
+        )
+        if applies
+    ]
+    return f"{name} ({', '.join(remarks)})" if remarks else name
+
+
+def trace(event: KernelEvent) -> list[str]:
+    """The frames inside the subject's modules, innermost first, each with its source line.
+
+    Empty when no frame has one: the excerpt says all there is.
+    """
+    if not any(frame.line for frame in event.frames):
+        return []
+    return [f"{frame_place(frame)}  {frame_name(frame)}" for frame in event.frames]
+
+
+@dataclass(frozen=True)
+class SourceLine:
+    number: int
+    text: str
+    marked: bool  # it is the line of the frame
+
+
+def source_around(frame: StackFrame, context: int = 6) -> list[SourceLine]:
+    """The source that was kept with a frame, at most `context` lines on each side of its line."""
+    if frame.line is None or frame.source_from is None:
+        return []
+    return [
+        SourceLine(number, text, number == frame.line)
+        for number, text in enumerate(frame.source, start=frame.source_from)
+        if abs(number - frame.line) <= context
+    ]
+
+
+def main_frame(event: KernelEvent) -> StackFrame | None:
+    """The frame whose source is shown first: that of `source_line`, else the first with any."""
+    with_source = [frame for frame in event.frames if frame.source]
+    for frame in with_source:
+        if frame_place(frame) == event.source_line:
+            return frame
+    return with_source[0] if with_source else None
+
+
+def code(event: KernelEvent, context: int) -> list[str]:
+    """The source of the main frame as text, its line marked with `>`."""
+    frame = main_frame(event)
+    if frame is None:
+        return []
+    return [
+        f"{'>' if line.marked else ' '} {line.number:>5}  {line.text}"
+        for line in source_around(frame, context)
+    ]
+
+
+def with_line(message: str, events: Iterable[KernelEvent]) -> str:
+    """A message in one line, with the source line of the first event that has one."""
+    line = next((event.source_line for event in events if event.source_line), None)
+    head = one_line(message)
+    if line is None or line.rpartition("/")[2] in head:
+        return head
+    return f"{head} at {one_line(line)}"
 
 
 def seen_at(event: KernelEvent) -> str:
@@ -451,3 +530,30 @@ def _rerun(results: RunResults, only: list[str]) -> str:
     if results.target.kind == "vm":
         argv.append("--keep")
     return shlex.join(argv)
+
+
+@dataclass(frozen=True)
+class MeasurementRow:
+    """One figure, ready to show; `ratio` is '' where there is nothing to compare it with."""
+
+    name: str
+    value: str
+    ratio: str
+    judgement: str
+
+
+def measurements(results: RunResults) -> list[MeasurementRow]:
+    """The figures of the category perf: medians, and the ratio to ext4 with its 95 % interval."""
+    rows = []
+    for measurement in results.measurements:
+        found = ratio_to_reference(measurement)
+        value = f"{median(measurement.samples):.4g} {measurement.unit}".strip()
+        rows.append(
+            MeasurementRow(
+                one_line(measurement.name, 80),
+                one_line(value, 40),
+                f"{found} of ext4" if found else "",
+                f"{measurement.better} is better, {counted(len(measurement.samples), 'sample')}",
+            )
+        )
+    return rows

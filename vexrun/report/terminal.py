@@ -11,12 +11,14 @@ from rich.text import Text
 from vexrun.report import summary
 from vexrun.report.printable import one_line, paragraph, printable, shortened
 from vexrun.report.summary import Tone
-from vexrun.results.model import Outcome, RunResults, TestResult
+from vexrun.results.model import KernelEvent, Outcome, RunResults, TestResult
 
 DETAILED_PROBLEMS = 10
 LISTED_PROBLEMS = 40
 DETAIL_LINES = 16
 EXCERPT_LINES = 12
+TRACE_LINES = 8
+CODE_LINES = 2
 
 _STYLE = {Tone.GOOD: "green", Tone.WARN: "yellow", Tone.BAD: "red", Tone.PLAIN: ""}
 
@@ -27,6 +29,7 @@ def render_results(results: RunResults, console: Console) -> None:
     Quiet on a clean pass, generous otherwise. Guest text is never read as rich markup.
     """
     parts: list[RenderableType] = [_verdict(results), _categories(results)]
+    parts += _measurements(results)
     parts += _problems(results)
     parts += _events_outside_tests(results)
     parts += _failed_builds(results)
@@ -119,8 +122,7 @@ def _problem(
     message, _ = shortened(test.message or "no message was recorded", head=6, tail=6)
     body.append(Text("\n".join(one_line(line, 500) for line in message)))
     for event in summary.events_of(test, results):
-        body.append(_event_text(f"kernel {event.event_class}: {event.title}", event.excerpt))
-        body.append(Text(paragraph(f"{summary.where(event)}; {summary.seen_at(event)}"), "dim"))
+        body.append(_event(f"kernel {event.event_class}: {event.title}", event))
     if test.details:
         lines, _ = shortened(test.details, head=2, tail=DETAIL_LINES)
         body.append(Text("\n".join(line[:500] for line in lines), style="dim"))
@@ -133,18 +135,37 @@ def _events_outside_tests(results: RunResults) -> list[RenderableType]:
     for event in summary.kernel_events(results):
         if event.test not in ids:
             head = f"kernel {event.event_class}, outside any test: {event.title}"
-            place = Text(paragraph(f"{summary.where(event)}; {summary.seen_at(event)}"), "dim")
-            parts.append(Padding(Group(_event_text(head, event.excerpt), place), (0, 0, 1, 0)))
+            parts.append(Padding(_event(head, event), (0, 0, 1, 0)))
     return parts
 
 
-def _event_text(head: str, excerpt: list[str]) -> Text:
-    text = Text(paragraph(head), style="red")
-    lines, _ = shortened("\n".join(excerpt), head=EXCERPT_LINES, tail=2)
+def _event(head: str, event: KernelEvent) -> Text:
+    """What it was, where, the source there, and how the kernel put it."""
+    text = Text.assemble((paragraph(head), "red"))
+    place = paragraph(f"{summary.where(event)}; {summary.seen_at(event)}")
+    text.append(f"\n{place}", style="dim")
+    for frame in summary.trace(event)[:TRACE_LINES]:
+        text.append(f"\n  {one_line(frame, 500)}")
+    for line in summary.code(event, CODE_LINES):
+        line = printable(line)[:500]
+        text.append(f"\n  {line}", style="bold" if line.startswith(">") else "dim")
+    lines, _ = shortened("\n".join(event.excerpt), head=EXCERPT_LINES, tail=2)
     for line in lines:
         if line:
-            text.append(f"\n  {line[:500]}", style="not red dim")
+            text.append(f"\n  {line[:500]}", style="dim")
     return text
+
+
+def _measurements(results: RunResults) -> list[RenderableType]:
+    rows = [row for row in summary.measurements(results) if row.ratio]
+    if not rows:
+        return []
+    table = Table(box=None, padding=(0, 1), pad_edge=True)
+    table.add_column("measured")
+    table.add_column("ratio to ext4, 95 % interval", justify="right")
+    for row in rows:
+        table.add_row(Text(row.name), Text(row.ratio.removesuffix(" of ext4")))
+    return [table, Text()]
 
 
 def _failed_builds(results: RunResults) -> list[RenderableType]:

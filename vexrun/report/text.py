@@ -15,6 +15,8 @@ LOG_WIDTH = 120
 #: Beyond so many problems, a test gets one line each: the first ones explain the rest.
 DETAILED_PROBLEMS = 20
 MESSAGE_LIMIT = 2000
+#: Of source, on each side of the line.
+CODE_LINES = 3
 
 
 def to_text(results: RunResults) -> str:
@@ -26,6 +28,7 @@ def to_text(results: RunResults) -> str:
         _problems(results),
         _events(results),
         _not_run(results),
+        _measurements(results),
         _stages(results),
         _remarks(results),
         _files(results),
@@ -150,8 +153,13 @@ def _event(event: KernelEvent) -> list[str]:
     kind = one_line(event.event_class, 24).upper()
     lines = _wrap(event.title, first=f"  {kind:<8} ", rest=" " * 11)
     lines += _wrap(summary.where(event), first="    at      ", rest=" " * 12)
+    for number, frame in enumerate(summary.trace(event)):
+        lines += _wrap(frame, first=f"    {'' if number else 'trace':<8}", rest=" " * 14)
     lines += _wrap(event.test or "outside any test", first="    during  ", rest=" " * 12)
     lines += _wrap(summary.seen_at(event), first="    see     ", rest=" " * 12)
+    lines += _verbatim(summary.code(event, CODE_LINES))
+    if event.excerpt and lines[-1].startswith("    | "):
+        lines.append("")
     return lines + _verbatim(shortened("\n".join(event.excerpt), head=30, tail=10)[0])
 
 
@@ -165,6 +173,16 @@ def _not_run(results: RunResults) -> list[str]:
             lines += _wrap(f"{reason}:", first="  ", rest="    ")
             for test in group:
                 lines += _wrap(test.id, first="      ", rest="        ")
+    return lines
+
+
+def _measurements(results: RunResults) -> list[str]:
+    rows = summary.measurements(results)
+    if not rows:
+        return []
+    lines = ["MEASURED"]
+    for row in rows:
+        lines.append(f"  {row.name:<28} {row.value:>18}   {row.ratio:<32} {row.judgement}")
     return lines
 
 

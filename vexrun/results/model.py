@@ -46,6 +46,33 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class FrameAddress(StrEnum):
+    """What an address in a call trace is."""
+
+    INSTRUCTION = "instruction"  # that was executing
+    RETURN = "return"  # behind the call that was executing
+    GUESS = "guess"  # `?`: found on the stack, and perhaps left there by an earlier call
+
+
+class StackFrame(_Model):
+    """One frame inside the subject's modules, decoded as far as the module's DWARF says.
+
+    A function that the compiler inlined is a frame of its own (`inlined`), before the frame that
+    it was inlined into. `source` are the lines around `line`, from line `source_from` on, as
+    they were when the run ended.
+    """
+
+    function: str
+    module: str
+    offset: str  # as the kernel printed it: 0x1f/0xa0
+    address: FrameAddress
+    inlined: bool = False
+    file: str | None = None
+    line: int | None = None
+    source_from: int | None = None
+    source: list[str] = Field(default_factory=list)
+
+
 class KernelEvent(_Model):
     """Something bad the kernel said.
 
@@ -62,6 +89,7 @@ class KernelEvent(_Model):
     key: str = ""
     excerpt: list[str] = Field(default_factory=list)
     source: str = "console"  # console, dmesg, taint or qmp
+    frames: list[StackFrame] = Field(default_factory=list)
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
@@ -104,6 +132,39 @@ class VariantBuild(_Model):
     log: str = ""  # tail of the build log
 
 
+class Check(_Model):
+    """A static check or a unit test suite, run natively before any machine was started.
+
+    `ok` is the answer; `findings` are what was found, also where that does not fail.
+    """
+
+    name: str
+    category: str  # static or unit
+    ok: bool
+    reason: str = ""  # why it is not in order, or was not made
+    skipped: bool = False
+    command: str = ""
+    exit_status: int | None = None  # null: no command, or it was stopped
+    duration_s: float = 0.0
+    executed: int | None = None  # tests that ran, of a suite
+    findings: list[str] = Field(default_factory=list)
+    log: str = ""  # tail of what it printed
+
+
+class Measurement(_Model):
+    """One figure of the category perf; `samples` are single measurements, in order.
+
+    `reference` are the samples of the same job on ext4 in the same machine, measured in turn
+    with `samples`; only ratios of the two mean something on another machine.
+    """
+
+    name: str
+    unit: str
+    better: str  # lower or higher
+    samples: list[float] = Field(default_factory=list)
+    reference: list[float] = Field(default_factory=list)
+
+
 class ModuleInfo(_Model):
     file: str | None = None
     sha256: str | None = None
@@ -141,6 +202,7 @@ class RunResults(_Model):
     finished_at: str | None = None
     complete: bool = False
     command: list[str] = Field(default_factory=list)
+    resumed_from: str | None = None  # run_id of the run whose finished categories are in here
     verdict: Verdict = Verdict.ERROR
     exit_code: int = 69
     reasons: list[str] = Field(default_factory=list)  # one sentence each: why this verdict
@@ -150,6 +212,8 @@ class RunResults(_Model):
     subject: SubjectInfo
     module: ModuleInfo = Field(default_factory=ModuleInfo)
     builds: list[VariantBuild] = Field(default_factory=list)
+    checks: list[Check] = Field(default_factory=list)
+    measurements: list[Measurement] = Field(default_factory=list)
     target: TargetInfo
     durations: dict[str, float] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)

@@ -24,8 +24,11 @@ _KERNEL_CANARY = "sysrq: HELP"
 #: Shell builtins only: under emulation a process costs a tenth of a second.
 _STATE = (
     "read taint </proc/sys/kernel/tainted && read boot </proc/sys/kernel/random/boot_id && "
-    'echo "$taint" && echo "$boot"'
+    "read up idle </proc/uptime && "
+    'echo "$taint" && echo "$boot" && echo "$up" && echo "${EPOCHREALTIME:-0}"'
 )
+#: A clock that differs by more from the time that has passed was set by somebody.
+_CLOCK_JUMP_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,9 @@ class KernelWatch:
         self._count = 0
         self._taint = 0
         self._boot_id = ""
+        self._clock: float | None = None
+        self._early = ""  # of the buffer: read between two checks
+        self._confirmed = False  # by what was read so
 
     def begin(self) -> None:
         """Prove that both channels work, take the baseline, set the first mark.
@@ -71,7 +77,8 @@ class KernelWatch:
             timeout_s=3 * self.patience_s,
             check=True,
         ).stdout
-        self._taint, self._boot_id = _parse_state(out)
+        state = _parse_state(out)
+        self._taint, self._boot_id, self._clock = state.taint, state.boot_id, state.booted_at
         in_buffer, came = self.kmsg.read_until(self._name(0), self.patience_s)
         self.dmesg = in_buffer
         if not came or _KERNEL_CANARY not in in_buffer:
@@ -104,22 +111,31 @@ class KernelWatch:
                 log_lost=f"the state of the kernel could not be read: {done.tail(3)}",
             )
         try:
-            taint, boot_id = _parse_state(done.stdout)
+            state = _parse_state(done.stdout)
         except ValueError:
             return KernelCheck(
                 self.console.take_events(),
                 log_lost=f"the state of the kernel could not be read: '{done.tail(3)}'",
             )
-        in_buffer, came = self.kmsg.read_until(self._name(self._count), self.patience_s)
+        read, came = self.kmsg.read_until(self._name(self._count), self.patience_s)
+        in_buffer, self._early, self._confirmed = self._early + read, "", False
         self.dmesg += in_buffer
         lost = ""
         if not self.console.wait_for(self._name(self._count), self.patience_s):
             lost = "the serial console did not show the mark that was set"
         elif not came and not self.kmsg.lost:
             lost = "the kernel's log buffer did not show the mark that was set"
-        return self._judge(in_buffer, taint, boot_id, lost)
+        return self._judge(in_buffer, state, lost)
 
-    def _judge(self, in_buffer: str, taint: int, boot_id: str, lost: str) -> KernelCheck:
+    def confirms(self) -> bool:
+        """Whether the kernel's buffer, too, has something bad since the last check."""
+        read = self.kmsg.read()
+        self._early += read
+        # Whole lines come, and one line is enough to tell: what was read before need not be again.
+        self._confirmed |= bool(self.kmsg.lost) or bool(events_in_dmesg(read, self.modules))
+        return self._confirmed
+
+    def _judge(self, in_buffer: str, state: _State, lost: str) -> KernelCheck:
         # What was printed after the mark is not in `in_buffer` yet: it is the next check's.
         events = self.console.take_events(None if lost else self._name(self._count))
         notes: list[str] = []
@@ -134,12 +150,28 @@ class KernelWatch:
                 f"say: '{event.title}'."
                 for event in confirmed.unconfirmed
             ]
-        if boot_id != self._boot_id:
+        if state.boot_id != self._boot_id:
             events = [*events, silent_event("the guest rebooted")]
-        events = [*events, *taint_delta(self._taint, taint, events=events)]
-        notes += taint_notes(self._taint, taint)
-        self._taint = taint
+        elif jump := self._clock_jump(state):
+            events = [*events, silent_event(*jump)]
+        events = [*events, *taint_delta(self._taint, state.taint, events=events)]
+        notes += taint_notes(self._taint, state.taint)
+        self._taint = state.taint
         return KernelCheck(events, notes, log_lost=lost)
+
+    def _clock_jump(self, state: _State) -> tuple[str, str] | None:
+        """Title and evidence when somebody has set the guest's clock since the last check.
+
+        Wall clock and uptime of one guest: both stand still together while the host sleeps.
+        """
+        if state.booted_at is None:
+            return None
+        before, self._clock = self._clock, state.booted_at
+        if before is None or abs(state.booted_at - before) < _CLOCK_JUMP_S:
+            return None
+        way = "back" if state.booted_at < before else "forward"
+        seconds = f"the wall clock moved by {state.booted_at - before:.0f} s against the uptime"
+        return f"the guest's clock was set {way}", seconds
 
     def _name(self, number: int) -> str:
         return f"vexrun-mark {self._nonce} {number:05d}"
@@ -148,10 +180,20 @@ class KernelWatch:
         return f"<6>{self._name(number)}"
 
 
-def _parse_state(out: str) -> tuple[int, str]:
-    """Taint mask and boot id as _STATE prints them."""
-    taint, boot_id, *_ = out.split()
-    return int(taint), boot_id
+@dataclass(frozen=True)
+class _State:
+    """`booted_at` is wall clock less uptime, in seconds; None where the shell cannot tell."""
+
+    taint: int
+    boot_id: str
+    booted_at: float | None
+
+
+def _parse_state(out: str) -> _State:
+    """What _STATE prints."""
+    taint, boot_id, up, clock, *_ = out.split()
+    wall = float(clock)
+    return _State(int(taint), boot_id, wall - float(up) if wall else None)
 
 
 def silent_event(title: str, *excerpt: str) -> KernelEvent:

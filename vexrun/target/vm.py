@@ -16,10 +16,23 @@ from vexrun.playbook import InventoryHost
 from vexrun.results.model import TargetInfo
 from vexrun.settings import MachineSettings
 from vexrun.subject import Subject
+from vexrun.target.hang import (
+    BLOCKED_S,
+    FLOOD_BYTES,
+    STUCK_S,
+    HangReport,
+    Schedule,
+    StuckWatch,
+    kernel_answers,
+    look_command,
+    name_hang,
+    waiting_in,
+)
 from vexrun.target.kernel_watch import KernelCheck, KernelWatch, silent_event
 from vexrun.vm.accel import Accelerator
 from vexrun.vm.console import ConsoleFollower
 from vexrun.vm.disks import ScratchPlan
+from vexrun.vm.heartbeat import Heartbeat
 from vexrun.vm.kmsg import KmsgFollower
 from vexrun.vm.machine import Machine, MachinePlan, sweep_dead_machines
 from vexrun.vm.snapshot import Snapshot, guest_inventory
@@ -28,6 +41,24 @@ from vexrun.vm.standing_shell import StandingShell
 
 #: Seconds from starting QEMU to the first ssh command on a current machine with KVM.
 _KVM_BOOT_S = 4.0
+#: A guest without a beat for so long is asked whether its kernel lives. The kernel's own
+#: detectors of lockups and RCU stalls have spoken by then.
+_SILENCE_S = 80.0
+#: How often a test that takes long is looked at, and from when on.
+_LOOK_EVERY_S = 15.0
+#: How long a kernel may take to print what SysRq asks for.
+_SYSRQ_PATIENCE_S = 20.0
+
+#: What must not be there when the subject is gone: tasks in D state that stay there, and a root
+#: filesystem without a free block. The pause also lets work that runs late come up.
+_LEFT_BEHIND = r"""
+blocked() { grep -ls '^State:[[:space:]]*D' "$@"; }
+before=$(blocked /proc/[0-9]*/status); sleep 5; status=0
+for file in $(test -z "$before" || blocked $before); do
+    echo "a task is blocked (D state): $(head -1 $file)"; cat ${file%status}stack; status=1
+done
+if [ "$(stat -f -c %a /)" = 0 ]; then echo "the guest's root filesystem is full"; status=1; fi
+exit $status"""
 
 
 @dataclass(frozen=True)
@@ -60,6 +91,12 @@ class VmTarget:
         self._kmsg: KmsgFollower | None = None
         self._standing: StandingShell | None = None
         self._watch: KernelWatch | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._stuck = StuckWatch()
+        self._looked = 0.0
+        self._asked = 0.0
+        self._test_offset = 0
+        self._explained: HangReport | None = None  # of the running test
 
     # -- life -------------------------------------------------------------------------------
 
@@ -99,6 +136,7 @@ class VmTarget:
             )
         )
         self._machine = machine
+        self._test_offset, self._explained = offset, None
         modules = [self.plan.subject.module.sysfs_name]
         self._console = ConsoleFollower(self.plan.console_log, offset, modules)
         machine.start()
@@ -110,6 +148,7 @@ class VmTarget:
         self._standing = StandingShell(machine.shell)
         self._watch = KernelWatch(self._standing, self._console, self._kmsg, modules, self.slowdown)
         self._watch.begin()
+        self._heartbeat = Heartbeat(machine.shell)
 
     def _prepare(self, machine: Machine) -> None:
         """One step: clock, source share, and no in-kernel copy of the subject's module."""
@@ -118,7 +157,9 @@ class VmTarget:
         block = "".join(f"install {each} /bin/false\nblacklist {each}\n" for each in sorted(names))
         machine.set_clock_and_mount_source(
             60 * self.slowdown,
-            f"printf %s {shlex.quote(block)} >/etc/modprobe.d/vexrun-subject.conf",
+            f"printf %s {shlex.quote(block)} >/etc/modprobe.d/vexrun-subject.conf && "
+            f"echo {BLOCKED_S} >/proc/sys/kernel/hung_task_timeout_secs && "
+            "echo 10 >/proc/sys/kernel/hung_task_check_interval_secs",
         )
 
     def close(self) -> None:
@@ -145,6 +186,9 @@ class VmTarget:
                 log.write(self._watch.dmesg)
 
     def _end(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.close()
+            self._heartbeat = None
         if self._standing is not None:
             self._standing.close()
             self._standing = None
@@ -212,9 +256,14 @@ class VmTarget:
         """What the kernel did since the last check (see KernelWatch)."""
         if self._watch is None:
             raise TargetLostError("There is no machine.")
-        ended = self.ended()
+        ended, hang = self.ended(), HangReport("")
         if ended is None:
             check = self._watch.check(timeout_s)
+            if not check.answered and not check.events and self.ended() is None:
+                hang = self._explained or self.explain_hang()
+                if hang.starved or (not hang.mute and self._beats()):
+                    # Slow is not hung: whoever still runs processes gets a second chance.
+                    check = self._watch.check(3 * timeout_s)
             ended = self.ended() if not check.answered else None
         else:
             # Let QEMU's last output reach the file: a panic prints on after its QMP event.
@@ -222,26 +271,100 @@ class VmTarget:
             check = KernelCheck(self.console.take_events(), answered=False)
         if check.answered or check.events:
             return check
-        if self.machine.process_gone:
+        if self.machine.lost_by_host:
             # No guest can end QEMU here (-action keeps it): somebody on this machine did.
             return KernelCheck(answered=False, log_lost=f"the target was lost: {ended}")
-        title = ended or "the guest stopped answering"
+        if ended is None and hang.starved:
+            return KernelCheck(answered=False, log_lost=hang.name)
+        title = ended or hang.name or self._silence()
         return KernelCheck([silent_event(title, *self.console.tail(20).splitlines())], [], False)
 
-    def explain_hang(self) -> str:
-        """Ask the kernel for the stacks of blocked tasks (SysRq-w, -l); '' when it is mute."""
-        before = self.console.position
+    def _silence(self) -> str:
+        """A name for a guest whose kernel answers, while we cannot reach its processes."""
+        if self._heartbeat is None or self._heartbeat.broken:
+            return "ssh is gone, while the guest's kernel still answers"
+        return "the guest's kernel answers, its processes do not"
+
+    def _beats(self) -> bool:
+        """Whether processes of the guest were seen to run a moment ago."""
+        beat = self._heartbeat
+        return beat is not None and not beat.broken and beat.silent_for() < _LOOK_EVERY_S
+
+    def believes_trouble(self) -> bool:
+        """Whether what the console shows can be the kernel's word, and not a process's."""
+        if not self.console.events and not self.console.trouble:
+            return False
+        # Where no process runs nobody can forge, and nobody can carry the kernel's buffer to us.
+        return self._watch is None or self._watch.confirms() or not self._beats()
+
+    def notice_hang(self, begun: float, limit_s: float) -> HangReport | None:
+        """Evidence that the test which began at that time will never end, None without.
+
+        A guest that is slow and goes on is left alone: its processes beat, tasks come back from
+        the kernel, and the kernel answers. `limit_s` is the time one command of the test has.
+        """
+        now = time.monotonic()
+        beat = self._heartbeat
+        if now - begun < 2 * _LOOK_EVERY_S or now - self._looked < _LOOK_EVERY_S or beat is None:
+            return None
+        self._looked = now
+        if self._beats():
+            name = self._stuck.look(self._tasks(), now, max(STUCK_S, limit_s / 2))
+            return self.explain_hang(name) if name else None
+        if beat.broken or beat.silent_for() < _SILENCE_S or now - self._asked < _SILENCE_S:
+            return None
+        self._asked = now
+        report = self.explain_hang()
+        return report if report.mute else None
+
+    def _tasks(self) -> str:
+        """What StuckWatch and waiting_in look at; '' when the guest does not say in time."""
+        if self._standing is None:
+            return ""
+        command = look_command(self.plan.subject.module.sysfs_name)
         try:
-            self.machine.shell.run(
-                "echo w >/proc/sysrq-trigger; echo l >/proc/sysrq-trigger", timeout_s=15
-            )
+            return self._standing.run(command, timeout_s=_LOOK_EVERY_S).stdout
         except TargetLostError:
-            return self._registers()
-        time.sleep(1.0)
+            return ""  # the heartbeat will tell
+
+    def explain_hang(self, name: str = "") -> HangReport:
+        """Ask the kernel for the stacks of blocked tasks and busy CPUs, and name the hang."""
+        start = self.console.position
+        printed = start - self._test_offset
+        if printed > FLOOD_BYTES:
+            name = f"the guest floods the console ({printed >> 20} MiB in this test)"
+
+        def said() -> str:
+            self.console.poll()
+            with self.plan.console_log.open("rb") as log:
+                log.seek(start)
+                return log.read(200_000).decode(errors="replace")
+
+        before = Schedule.of(self.machine.pid)
+        answered, text = kernel_answers(self.machine, said, "lw", _SYSRQ_PATIENCE_S)
+        starved = Schedule.of(self.machine.pid).starved_since(before)
+        where = name_hang(text, self.plan.subject.module.sysfs_name)
+        if name and where:
+            name += f"; {where.partition(': ')[2]}"
+        name = name or where
+        if not name and self._beats():
+            name = waiting_in(self._tasks())
+        mute = not answered and not name and not self._beats() and not starved
+        if starved and not answered:
+            name = name or "the guest does not answer, and this machine hardly lets it run"
+        elif mute:
+            name = "the guest is mute: neither its processes nor its kernel answer"
+        elif not name and not self._beats():
+            name = self._silence()
+        details = text if answered else self._registers()
+        self._explained = HangReport(name, details, mute, starved and not answered)
+        return self._explained
+
+    def begin_test(self) -> None:
+        """What the console says from now on belongs to the next test."""
         self.console.poll()
-        with self.plan.console_log.open("rb") as log:
-            log.seek(before)
-            return log.read(200_000).decode(errors="replace") or self._registers()
+        self._test_offset = self.console.position
+        self._stuck, self._explained = StuckWatch(), None
 
     def _registers(self) -> str:
         try:
@@ -250,7 +373,7 @@ class VmTarget:
             )
         except InfrastructureError:
             return ""
-        return f"ssh is mute; CPU registers from QEMU:\n{said}"[:20_000]
+        return f"CPU registers from QEMU:\n{said}"[:20_000]
 
     # -- changing ---------------------------------------------------------------------------
 
@@ -268,7 +391,7 @@ class VmTarget:
             f"if [ -d /sys/module/{name} ]; then rmmod {name} || exit 1; fi; "
             f"for each in {others}; do "
             "if [ -d /sys/module/$each ]; then rmmod $each || exit 1; fi; "
-            "done; sync; sleep 5"
+            f"done; sync; {_LEFT_BEHIND}"
         )
         try:
             done = self.machine.shell.run(command, timeout_s=20.0 * self.slowdown)
@@ -277,7 +400,7 @@ class VmTarget:
         except TargetLostError as error:
             return "lost", error.message
         if done.returncode != 0:
-            return "failed", f"umount or rmmod failed at the end: {done.tail(3)}"
+            return "failed", f"the machine is not as it was before: {done.tail(12)}"
         return "passed", ""
 
     def inventory(self) -> InventoryHost:

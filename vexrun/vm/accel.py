@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,6 +17,7 @@ from pathlib import Path
 from vexrun.errors import InfrastructureError
 from vexrun.layout import cache_dir
 from vexrun.process import run, running
+from vexrun.workdir import work_directory
 
 #: A working KVM prints the first line in well under a second; the contract is 15 s in all.
 PROBE_DEADLINE_S = 8.0
@@ -86,9 +86,9 @@ def kvm_problem(kernel: Path, kernel_sha256: str) -> str | None:
 
 
 def _boot_under_kvm(kernel: Path) -> str | None:
-    with tempfile.TemporaryDirectory(prefix="vexrun-probe-") as directory:
-        console = Path(directory) / "console"
-        errors = Path(directory) / "stderr"
+    with work_directory(f"probe-{os.getpid()}") as directory:
+        console = directory / "console"
+        errors = directory / "stderr"
         argv = [
             *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"),
             *("-machine", "q35", "-accel", "kvm", "-cpu", "host", "-m", "256"),

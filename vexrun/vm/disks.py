@@ -1,15 +1,19 @@
-"""The scratch disks every guest has: sparse raw files, each with a serial of ours."""
+"""The scratch disks every guest has, each with a serial of ours."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vexrun.vm.qemu import ScratchDisk
+from vexrun.errors import InfrastructureError
+from vexrun.process import run
+from vexrun.vm.noise_disk import write_noise_disk
+from vexrun.vm.qemu import DiskFormat, ScratchDisk
 
 _MIB = 2**20
+#: What a guest writes to its root disk in a run, generously.
+_ROOT_GROWTH_MIB = 1024
 
 
 @dataclass(frozen=True)
@@ -52,19 +56,48 @@ class ScratchPlan:
 
 
 def make_scratch_files(plan: ScratchPlan, directory: Path) -> list[ScratchDisk]:
-    """Create the raw files in `directory`."""
-    disks = []
-    for kind in SCRATCH_DISKS:
+    """Create the disks' files in `directory`; they grow as the guest writes."""
+    return [
+        _make(kind, kind.fixed_size or plan.size_mib * _MIB, directory) for kind in SCRATCH_DISKS
+    ]
+
+
+def _make(kind: _DiskKind, size: int, directory: Path) -> ScratchDisk:
+    if not kind.random:
         path = directory / f"{kind.serial}.raw"
-        size = kind.fixed_size or plan.size_mib * _MIB
-        _write(path, size, os.urandom if kind.random else None)
-        disks.append(ScratchDisk(kind.serial, path, kind.readonly))
-    return disks
+        with path.open("wb") as stream:
+            stream.truncate(size)
+        return ScratchDisk(kind.serial, path, size, DiskFormat.RAW, kind.readonly)
+    path = directory / f"{kind.serial}.qcow2"
+    if kind.readonly:
+        write_noise_disk(path, size)
+    else:
+        noise = directory / f"{kind.serial}-below.qcow2"
+        write_noise_disk(noise, size)
+        make_overlay(path, noise)
+    return ScratchDisk(kind.serial, path, size, DiskFormat.QCOW2, kind.readonly)
 
 
-def _write(path: Path, size: int, content: Callable[[int], bytes] | None) -> None:
-    with path.open("wb") as stream:
-        if content is not None:
-            for start in range(0, size, _MIB):
-                stream.write(content(min(_MIB, size - start)))
-        stream.truncate(size)
+def make_overlay(path: Path, below: Path) -> None:
+    """A disposable qcow2 image at `path` that takes the writes to `below`."""
+    create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2"]
+    run([*create, "-b", str(below), str(path)])
+
+
+def demand_space(plan: ScratchPlan, directory: Path) -> None:
+    """Raise InfrastructureError when the machine's disks could fill the host's.
+
+    QEMU stops a guest whose write finds no space, and the test of the moment would take the blame.
+    """
+    growing = [kind for kind in SCRATCH_DISKS if kind.random and not kind.readonly]
+    needed = (len(growing) * plan.size_mib + _ROOT_GROWTH_MIB) / 1024
+    free = shutil.disk_usage(directory).free / 2**30
+    if free < needed:
+        raise InfrastructureError(
+            f"The disks of a machine may grow to {needed:.1f} GiB, and '{directory}' has "
+            f"{free:.1f} GiB free.",
+            evidence=f"{len(growing)} scratch disks of {plan.size_mib} MiB (filesystem.size_mib), "
+            f"and {_ROOT_GROWTH_MIB} MiB for the root disk",
+            hint="Free some space, lower filesystem.size_mib, or set VEXRUN_CACHE_DIR to a larger "
+            "disk.",
+        )

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 
 from vexrun import process
@@ -22,15 +23,31 @@ from vexrun.errors import InfrastructureError, TargetLostError
 from vexrun.image.catalog import Image, lock_path
 from vexrun.image.locking import exclusive, is_locked
 from vexrun.layout import cache_dir
-from vexrun.process import run
 from vexrun.vm.accel import Accelerator
-from vexrun.vm.disks import ScratchPlan, make_scratch_files
+from vexrun.vm.disks import ScratchPlan, demand_space, make_overlay, make_scratch_files
 from vexrun.vm.qemu import GuestHardware, ScratchDisk, qemu_argv
 from vexrun.vm.qmp import Monitor, QmpEvent
 from vexrun.vm.ssh import GuestShell, SshAddress, write_ssh_config
 
 #: QMP events after which the guest will not run any more.
 FINAL_EVENTS = frozenset({"GUEST_PANICKED", "SHUTDOWN", "RESET", "GUEST_CRASHLOADED"})
+#: sun_path of unix(7) less its NUL. ssh makes its socket under a name of 17 bytes more first.
+_SOCKET_PATH_BYTES = 107
+_SSH_SUFFIX_BYTES = 17
+
+
+#: In the directory of a machine that may outlive its vexrun: how to reach it, and a lock that
+#: vexrun holds until it lets go of the machine.
+RECORD = "machine.json"
+OWNER_LOCK = "owner"
+
+
+class MachineState(StrEnum):
+    """What a machine that may outlive its vexrun is to the next one."""
+
+    STARTING = "starting"  # the vexrun that started it still works with it
+    UP = "up"
+    LEFT_BEHIND = "left behind"  # that vexrun was killed before it let go of it
 
 
 @dataclass(frozen=True)
@@ -59,13 +76,13 @@ class Machine:
             replace(plan, console_log=console_log(self.name)) if console_log is not None else plan
         )
         self.directory = machines_dir() / self.name
-        # Unix sockets have 107 bytes for their path, and caches live deep.
-        self.runtime_dir = Path(tempfile.gettempdir()) / self.name
+        self.runtime_dir = runtime_dir(self.name)
         self.ssh_port = 0
         self.scratch: list[ScratchDisk] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._monitor: Monitor | None = None
         self._lock: int | None = None
+        self._owner: int | None = None
         self.shell = GuestShell(self.runtime_dir / "ssh_config")
 
     # -- starting ---------------------------------------------------------------------------
@@ -93,13 +110,16 @@ class Machine:
     def _make_directories(self) -> None:
         with exclusive(_sweep_lock()):
             self.directory.mkdir(parents=True)
-            self._lock = os.open(self.directory / "lock", os.O_CREAT | os.O_RDWR, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._lock = _locked(self.directory / "lock")
             (self.directory / "runtime_dir").write_text(str(self.runtime_dir))
+            if self.plan.outlives_us:
+                # Before there is a QEMU that nobody would know of, were we killed now.
+                self._owner = _locked(self.directory / OWNER_LOCK)
+                self._write_record(MachineState.STARTING)
+        demand_space(self.plan.scratch, self.directory)
         self.runtime_dir.mkdir(mode=0o700)
         self.scratch = make_scratch_files(self.plan.scratch, self.directory)
-        overlay = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2"]
-        run([*overlay, "-b", str(self.plan.disk), str(self.directory / "root.qcow2")])
+        make_overlay(self.directory / "root.qcow2", self.plan.disk)
 
     def _start_once(self) -> None:
         plan = self.plan
@@ -138,6 +158,8 @@ class Machine:
                     pass_fds=descriptors,
                     outlive_us=plan.outlives_us,
                 )
+        if plan.outlives_us:
+            self._write_record(MachineState.STARTING)
         self._monitor = Monitor(hardware.monitor_socket)
         self._monitor.connect(30, self._process_alive)
         write_ssh_config(
@@ -194,7 +216,7 @@ class Machine:
     @property
     def running(self) -> bool:
         """QEMU lives and has reported nothing final about its guest."""
-        return self._process_alive() and self.end_event() is None
+        return self._process_alive() and self.end_event() is None and not self._stopped_by_disk()
 
     def end_event(self) -> QmpEvent | None:
         """The first QMP event that says the guest panicked, went down or reset; else None."""
@@ -212,15 +234,32 @@ class Machine:
                 "guest-shutdown": "the guest powered itself off",
                 "guest-panic": "the guest kernel panicked",
             }.get(reason, f"QEMU reported {event['event']} {reason}".strip())
+        disk = self._stopped_by_disk()
+        if disk is not None:
+            free = shutil.disk_usage(self.directory).free / 2**20
+            return (
+                f"this machine's disk is full: QEMU stopped the guest at a write to '{disk}' "
+                f"({free:.0f} MiB free below '{self.directory.parent}')"
+            )
         if not self._process_alive():
             status = self._process.returncode if self._process else None
             return f"QEMU is gone (exit status {status})"
         return None
 
     @property
-    def process_gone(self) -> bool:
-        """QEMU itself has ended, without having reported an end of its guest."""
-        return not self._process_alive() and self.end_event() is None
+    def lost_by_host(self) -> bool:
+        """The end was none of the guest's: QEMU is gone, or this machine's disk is full."""
+        if self.end_event() is not None:
+            return False
+        return not self._process_alive() or self._stopped_by_disk() is not None
+
+    def _stopped_by_disk(self) -> str | None:
+        """The disk whose write this machine had no space for: QEMU has stopped the guest then."""
+        for event in self.events:
+            data = event.get("data", {})
+            if event["event"] == "BLOCK_IO_ERROR" and data.get("action") == "stop":
+                return str(data.get("node-name") or data.get("device") or "a disk")
+        return None
 
     def _process_alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
@@ -235,9 +274,7 @@ class Machine:
         """Tell a restored guest the sizes of this run's disks; it remembers the snapshot's."""
         for disk in self.scratch:
             if disk.serial not in self.plan.scratch.fixed:
-                self.monitor.execute(
-                    "block_resize", node_name=disk.serial, size=disk.file.stat().st_size
-                )
+                self.monitor.execute("block_resize", node_name=disk.serial, size=disk.size)
 
     def save_state(self, destination: Path) -> None:
         """Write RAM and device state to `destination` and leave the guest stopped for good.
@@ -282,9 +319,7 @@ class Machine:
         """End QEMU at once and delete everything that is only this machine's."""
         self.shell.disconnect()
         self._stop_process()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._release()
         shutil.rmtree(self.runtime_dir, ignore_errors=True)
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -299,8 +334,24 @@ class Machine:
 
     def detach(self) -> dict[str, object]:
         """Leave the guest running without us; returns what is needed to find it again."""
+        record = self._write_record(MachineState.UP)
+        self.shell.disconnect()
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None
+        self._release()  # QEMU still holds the lock of its directory
+        return record
+
+    def _release(self) -> None:
+        for lock in (self._lock, self._owner):
+            if lock is not None:
+                os.close(lock)
+        self._lock = self._owner = None
+
+    def _write_record(self, state: MachineState) -> dict[str, object]:
         record: dict[str, object] = {
             "name": self.name,
+            "state": state.value,
             "pid": self.pid,
             "ssh_port": self.ssh_port,
             "ssh_config": str(self.runtime_dir / "ssh_config"),
@@ -311,15 +362,29 @@ class Machine:
             "accel": self.plan.accelerator.name,
             "source": str(self.plan.source_dir),
         }
-        (self.directory / "machine.json").write_text(json.dumps(record, indent=2))
-        self.shell.disconnect()
-        if self._monitor is not None:
-            self._monitor.close()
-            self._monitor = None
-        if self._lock is not None:
-            os.close(self._lock)  # QEMU still holds it
-            self._lock = None
+        temporary = self.directory / "machine.json.new"
+        temporary.write_text(json.dumps(record, indent=2))
+        temporary.rename(self.directory / RECORD)
         return record
+
+
+def runtime_dir(name: str) -> Path:
+    """A directory for sockets called `name`, short enough for them, which caches are not.
+
+    Raises InfrastructureError when every place there is has too long a path.
+    """
+    longest = len(f"/{name}/console")
+    longest = max(longest, len(f"/{name}/ssh") + _SSH_SUFFIX_BYTES)
+    places = [tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR"), "/tmp", "/var/tmp"]
+    for place in filter(None, places):
+        if len(os.fsencode(place)) + longest <= _SOCKET_PATH_BYTES and os.access(place, os.W_OK):
+            return Path(place) / name
+    raise InfrastructureError(
+        "There is no place for a machine's sockets: their paths have "
+        f"{_SOCKET_PATH_BYTES - longest} bytes for the directory.",
+        evidence=f"too long or not writable: {', '.join(filter(None, places))}",
+        hint="Set TMPDIR to a short path.",
+    )
 
 
 def machines_dir() -> Path:
@@ -335,6 +400,13 @@ def sweep_dead_machines() -> None:
         for directory in machines_dir().iterdir():
             if not is_locked(directory / "lock"):
                 _remove_remains(directory)
+
+
+def _locked(path: Path) -> int:
+    """A descriptor that holds an exclusive lock on a file of ours."""
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
 
 
 def _sweep_lock() -> Path:

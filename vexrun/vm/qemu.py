@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from vexrun.vm.accel import Accelerator
@@ -34,12 +35,22 @@ KERNEL_ARGUMENTS = (
 )
 
 
+class DiskFormat(StrEnum):
+    RAW = "raw"
+    QCOW2 = "qcow2"
+
+
 @dataclass(frozen=True)
 class ScratchDisk:
-    """A raw disk the guest may destroy, found by `serial` (at most 20 bytes, virtio's limit)."""
+    """A disk the guest may destroy, found by `serial` (at most 20 bytes, virtio's limit).
+
+    `size` is what the guest sees, in bytes.
+    """
 
     serial: str
     file: Path
+    size: int
+    format: DiskFormat = DiskFormat.RAW
     readonly: bool = False
 
     @property
@@ -150,7 +161,7 @@ def _scratch_disk(disk: ScratchDisk) -> str:
     return json.dumps(
         {
             "node-name": disk.serial,
-            "driver": "raw",
+            "driver": disk.format.value,
             "read-only": disk.readonly,
             "discard": "unmap",
             "detect-zeroes": "unmap",

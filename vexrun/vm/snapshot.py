@@ -26,6 +26,7 @@ from vexrun.vm.qemu import KERNEL_ARGUMENTS
 from vexrun.vm.ssh import HOST_ALIAS
 from vexrun.vm.type_names import MODULE as RESERVING_MODULE
 from vexrun.vm.type_names import reserving_initrd
+from vexrun.workdir import work_directory
 
 #: Raise when what happens before saving changes in a way the other inputs do not show.
 _RECIPE = 1
@@ -123,11 +124,30 @@ def _make(
     emit: Emit,
     reserve: tuple[str, ...],
 ) -> Snapshot:
-    work = final.with_name(f".making-{final.name}-{os.getpid()}")
-    for stale in final.parent.glob(f".making-{final.name}-*"):
-        shutil.rmtree(stale)
     shutil.rmtree(final, ignore_errors=True)
-    (work / "empty").mkdir(parents=True)
+    final.parent.mkdir(exist_ok=True)
+    with work_directory(f"{final.name}-{os.getpid()}") as work:
+        try:
+            facts = _boot_and_save(image, accelerator, hardware, work, emit, reserve)
+            work.rename(final)
+        except BaseException as error:
+            kept = _keep_evidence(work)
+            if isinstance(error, VexrunError):
+                error.hint = f"{error.hint}\nThe guest's console is in '{kept}'.".strip()
+            raise
+    return Snapshot(final, facts)
+
+
+def _boot_and_save(
+    image: Image,
+    accelerator: Accelerator,
+    hardware: MachineSettings,
+    work: Path,
+    emit: Emit,
+    reserve: tuple[str, ...],
+) -> dict[str, Any]:
+    """Fill `work` with a snapshot: disk.qcow2, state, console.log, snapshot.json."""
+    (work / "empty").mkdir()
     if reserve:
         (work / "reserve").mkdir()
     initrd = reserving_initrd(image, reserve, work / "reserve") if reserve else None
@@ -143,48 +163,40 @@ def _make(
         disk=image.disk,
     )
     stages = Stages(emit)
-    try:
-        with booted(plan) as machine:
-            with stages.stage("first boot", f"{image.name} under {accelerator.name}"):
-                begun = time.monotonic()
-                machine.connect(FIRST_BOOT_DEADLINE_S)
-                machine.shell.run("true", check=True)
-                boot_s = time.monotonic() - begun
-                _settle(machine)
-                if reserve:
-                    machine.shell.run(f"rmmod {RESERVING_MODULE}", timeout_s=300, check=True)
-            proof = _prove_once(image, machine, work / "ansible", stages)
-            with stages.stage("save snapshot"):
-                _quiesce(machine)
-                machine.save_state(work / "state")
-                shutil.move(machine.directory / "root.qcow2", work / "disk.qcow2")
-        facts = {
-            "boot_s": round(boot_s, 2),
-            "provision": proof,
-            "image": image.name,
-            "accel": accelerator.name,
-        }
-        for directory in ("ansible", "reserve"):
-            shutil.rmtree(work / directory, ignore_errors=True)
-        (work / "empty").rmdir()
-        (work / "snapshot.json").write_text(json.dumps(facts, indent=2))
-        work.rename(final)
-    except BaseException as error:
-        kept = _keep_evidence(work)
-        if isinstance(error, VexrunError):
-            error.hint = f"{error.hint}\nThe guest's console is in '{kept}'.".strip()
-        raise
-    return Snapshot(final, facts)
+    with booted(plan) as machine:
+        with stages.stage("first boot", f"{image.name} under {accelerator.name}"):
+            begun = time.monotonic()
+            machine.connect(FIRST_BOOT_DEADLINE_S)
+            machine.shell.run("true", check=True)
+            boot_s = time.monotonic() - begun
+            _settle(machine)
+            if reserve:
+                machine.shell.run(f"rmmod {RESERVING_MODULE}", timeout_s=300, check=True)
+        proof = _prove_once(image, machine, work / "ansible", stages)
+        with stages.stage("save snapshot"):
+            _quiesce(machine)
+            machine.save_state(work / "state")
+            shutil.move(machine.directory / "root.qcow2", work / "disk.qcow2")
+    facts = {
+        "boot_s": round(boot_s, 2),
+        "provision": proof,
+        "image": image.name,
+        "accel": accelerator.name,
+    }
+    for directory in ("ansible", "reserve"):
+        shutil.rmtree(work / directory, ignore_errors=True)
+    (work / "empty").rmdir()
+    (work / "snapshot.json").write_text(json.dumps(facts, indent=2))
+    return facts
 
 
 def _keep_evidence(work: Path) -> Path:
     """A machine that would not come up left a console log: move it where it survives."""
-    kept = state_dir() / "failures" / f"{time.strftime('%Y%m%dT%H%M%S')}-{work.name.strip('.')}"
+    kept = state_dir() / "failures" / f"{time.strftime('%Y%m%dT%H%M%S')}-{work.name}"
     kept.mkdir(parents=True, exist_ok=True)
     for name in ("console.log", "ansible"):
         if (work / name).exists():
             shutil.move(work / name, kept / name)
-    shutil.rmtree(work, ignore_errors=True)
     return kept
 
 

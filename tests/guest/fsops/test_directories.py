@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fsops_in_guest as guest_code
+import directories_in_guest as guest_code
 import pytest
 
 from scenario import Scenario

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fsops_in_guest as guest_code
+import path_errors_in_guest as guest_code
 import pytest
 from vexrun.guest.filesystem import Filesystem
 from vexrun.guest.payload import GuestPython

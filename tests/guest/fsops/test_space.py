@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import fsops_in_guest as guest_code
 import pytest
+import space_in_guest as guest_code
 from vexrun.guest.filesystem import Filesystem
 from vexrun.guest.payload import GuestPython
 from vexrun.subject import Subject

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fsops_in_guest as guest_code
 import pytest
+import whole_tree_in_guest as guest_code
 
 from scenario import Scenario
 

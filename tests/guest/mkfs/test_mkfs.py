@@ -37,8 +37,9 @@ def test_fresh_filesystem_is_empty_and_works(
     filesystem.mkfs(prepared)
     filesystem.fsck(prepared)
     filesystem.mount(prepared)
-    in_guest(guest_code.assert_empty, filesystem.path)
+    # One that cannot be written is not empty: mkfs puts its content there.
     if not {"write", "create"} & set(lacks):
+        in_guest(guest_code.assert_empty, filesystem.path)
         note = in_guest(guest_code.tree, filesystem.path, lacks)
         filesystem.remount_cold(fsck=True)
         in_guest(verify, filesystem.path, note)

@@ -1,0 +1,221 @@
+"""Fill a filesystem up to ENOSPC, and empty it again. Runs in the guest."""
+
+import errno
+import os
+
+from tree_in_guest import Content, Tree, free_space, pattern, remove
+
+MIB = 1 << 20
+#: What may still be free, or reserved, when a filesystem says that it is full.
+_RESERVE = 0.15
+BALLAST = "ballast"
+#: More small files than this prove nothing more and take long under emulation.
+_MOST_FILES = 2500
+
+
+def capacity(mount):
+    """Bytes statfs says are available on an empty filesystem, and the memory of the machine."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return free_space(mount)["avail"], memory
+
+
+def by_large_files(root):
+    """Write until nothing more fits; every byte that write(2) claimed must be there.
+
+    Returns (note, free space before).
+    """
+    tree = Tree(root)
+    before = free_space(root)
+    tree.create("witness", 20_000)
+    os.sync()
+    files, said = 0, ""
+    while said != "ENOSPC" and files < 64:
+        files += 1
+        said = _grow(tree, f"large{files}", before["total"])
+    assert said == "ENOSPC", f"after {files} files of the largest size there is still no ENOSPC"
+    _assert_full(root, before)
+    _another_is_refused(tree)
+    # The content is compared from a cold cache; it is as much as the disk holds.
+    return tree.settle(content=False), before
+
+
+def _grow(tree, name, total):
+    """Write `name` in pieces of up to 1 MiB until it is refused; returns the errno's name."""
+    tree.create(name)
+    content, at = tree.content(name), 0
+    fd = os.open(tree.path(name), os.O_WRONLY)
+    try:
+        while True:
+            # The last MiB in small pieces, so that the end is found exactly.
+            piece = MIB if at % MIB == 0 else 64 * 1024
+            try:
+                count = os.pwrite(fd, pattern(name, at, piece), at)
+            except OSError as error:
+                said = errno.errorcode.get(error.errno, str(error.errno))
+                if said == "ENOSPC" and piece == MIB:
+                    small = _small_pieces(fd, name, at)
+                    at += small
+                break
+            assert count > 0, f"{name}: writing at {at} returned {count} and no error"
+            at += count
+            assert at <= total, f"{name}: {at} bytes were accepted on a filesystem of {total} bytes"
+        assert said in ("ENOSPC", "EFBIG"), f"writing {name} at {at} says {said}, not ENOSPC"
+        _synced(fd, name)
+    finally:
+        os.close(fd)
+    content.write(name, 0, at)
+    size = os.stat(tree.path(name)).st_size
+    assert size == at, f"{name}: {at} bytes were accepted, and its size is {size}"
+    return said
+
+
+def _small_pieces(fd, name, start):
+    """After a refused MiB: what still fits in pieces of 4 KiB. Returns how much that was."""
+    at = start
+    while True:
+        try:
+            at += os.pwrite(fd, pattern(name, at, 4096), at)
+        except OSError as error:
+            assert error.errno in (errno.ENOSPC, errno.EFBIG), (
+                f"writing {name} at {at} says {errno.errorcode.get(error.errno)}, not ENOSPC"
+            )
+            return at - start
+
+
+def _synced(fd, name):
+    """Space that write(2) promised must be there when the data goes out."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        said = errno.errorcode.get(error.errno)
+        if said in ("EINVAL", "ENOSYS", "ENOTSUP"):
+            return  # no fsync at all; the remount tells
+        raise AssertionError(
+            f"{name}: write said that it worked, and fsync says {said}: the space was not reserved"
+        ) from error
+
+
+def _assert_full(root, before):
+    now = free_space(root)
+    most = int(before["total"] * _RESERVE) + MIB
+    assert now["avail"] <= most, (
+        f"ENOSPC was said while statfs shows {now['avail']} of {now['total']} bytes available"
+    )
+
+
+def _another_is_refused(tree):
+    """A new file on a full filesystem: refused with ENOSPC, or made; never anything else."""
+    try:
+        fd = os.open(tree.path("late"), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except OSError as error:
+        assert error.errno == errno.ENOSPC, (
+            f"creating a file on a full filesystem says {errno.errorcode.get(error.errno)}"
+        )
+        return
+    count = 0
+    try:
+        count = os.write(fd, pattern("late", 0, 200))
+    except OSError as error:
+        assert error.errno == errno.ENOSPC, (
+            f"writing on a full filesystem says {errno.errorcode.get(error.errno)}"
+        )
+    os.close(fd)
+    tree.know("late", Content(count, [("late", 0, count)] if count else []))
+
+
+def by_small_files(root, lacks):
+    """One large file, then small files and directories until nothing more fits.
+
+    Returns (note, free space before).
+    """
+    tree = Tree(root)
+    before = free_space(root)
+    ballast = max(0, before["avail"] - max(MIB, before["avail"] // 32))
+    _write_ballast(tree, ballast // 4096 * 4096)
+    directory, number, said = "", 0, ""
+    while not said and number < _MOST_FILES:
+        if number % 40 == 0 and "mkdir" not in lacks:
+            said = _try_mkdir(tree, f"d{number}")
+            directory = directory if said else f"d{number}/"
+        if not said:
+            said = _try_create(tree, f"{directory}s{number}", 200 + number % 5 * 1000)
+        number += 1
+    os.sync()
+    return tree.settle(), before, said
+
+
+def _write_ballast(tree, size):
+    """What only takes space; its content is not looked at, by_large_files does that."""
+    block, at = b"\xb5" * MIB, 0
+    fd = os.open(tree.path(BALLAST), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    try:
+        while at < size:
+            at += os.write(fd, block[: size - at])
+    except OSError as error:
+        # statfs may count what metadata needs, and a file may have a largest size.
+        if error.errno not in (errno.ENOSPC, errno.EFBIG):
+            raise
+    finally:
+        os.close(fd)
+    tree.strangers.add(BALLAST)
+
+
+def _try_mkdir(tree, name):
+    try:
+        tree.mkdir(name)
+    except OSError as error:
+        assert error.errno == errno.ENOSPC, (
+            f"mkdir on a full filesystem says {errno.errorcode.get(error.errno)}, not ENOSPC"
+        )
+        return "ENOSPC"
+    return ""
+
+
+def _try_create(tree, name, size):
+    """A file of `size` bytes, or of what fits; ENOSPC is the only way to refuse."""
+    count = 0
+    try:
+        fd = os.open(tree.path(name), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except OSError as error:
+        assert error.errno == errno.ENOSPC, (
+            f"creating '{name}' says {errno.errorcode.get(error.errno)}, not ENOSPC"
+        )
+        return "ENOSPC"
+    said = ""
+    try:
+        while count < size and not said:
+            count += os.pwrite(fd, pattern(name, count, size - count), count)
+    except OSError as error:
+        said = errno.errorcode.get(error.errno, str(error.errno))
+    finally:
+        os.close(fd)
+    assert said in ("", "ENOSPC"), f"writing '{name}' says {said}, not ENOSPC"
+    tree.know(name, Content(count, [(name, 0, count)] if count else []))
+    return said
+
+
+def emptied(root, note, before):
+    """Remove everything: removing works on a full filesystem, and the space comes back.
+
+    Returns the note of a new file, as large as fits a tenth of the space.
+    """
+    remove_all(root, note)
+    tree = Tree(root)
+    after = free_space(root)
+    lost = before["free"] - after["free"]
+    slack = 16 * before["block"] + before["total"] // 200
+    assert lost <= slack, (
+        f"after everything was removed {lost} bytes less are free than before "
+        f"({before['free']} before, {after['free']} after; {slack} are tolerated)"
+    )
+    tree.create("anew", before["avail"] // 10)
+    return tree.settle()
+
+
+def remove_all(root, note):
+    if not os.path.ismount(root):
+        remove(root)
+        return
+    for name in os.listdir(root):
+        if name == BALLAST or name not in note["strangers"]:
+            remove(f"{root}/{name}")

@@ -1,0 +1,271 @@
+"""What is done to a filesystem whose disk fails, and what may come of it. Runs in the guest.
+
+Every operation may fail, or work; what is read must be right, and everything returns. After a
+write has failed the filesystem is only read, synced and unmounted: the kernel marks a buffer that
+could not be written as not up to date, and says WARN_ON_ONCE(!buffer_uptodate(bh)) in
+mark_buffer_dirty (fs/buffer.c, Linux 6.1 to 6.12) when minix or ext2 change it once more, which is
+nothing a module under test could help.
+"""
+
+import errno
+import os
+import stat
+
+from census_in_guest import census, checksum
+from tree_in_guest import Content, Tree, pattern
+
+try:
+    from vexrun.guest import disks_in_guest, faults_in_guest, mounting_in_guest
+except ImportError:  # in the guest they lie side by side
+    import disks_in_guest
+    import faults_in_guest
+    import mounting_in_guest
+
+_PAGE = 4096
+#: What an operation on a disk that fails may say.
+_MEDIA_ERRORS = {
+    errno.EIO,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.ENXIO,
+    errno.ENODEV,
+    errno.ENOENT,  # a directory that cannot be read shows no names
+    errno.ENOTEMPTY,
+    errno.EUCLEAN,
+    errno.EBADMSG,
+    errno.ESHUTDOWN,
+    errno.EREMOTEIO,
+    errno.EINVAL,
+    errno.ENOMEM,
+    errno.EAGAIN,
+}
+
+
+def tree(root, lacks):
+    """Files that are on the medium when this returns; `victim` is the one that will suffer."""
+    made = Tree(root)
+    made.create("victim", 96 * 1024)
+    made.create("good", 40_000)
+    if "mkdir" not in lacks:
+        made.mkdir("d")
+        made.create("d/deep", 30_000)
+    note = made.settle()
+    os.sync()
+    return note
+
+
+def tag(label):
+    """How every sector of the content named `label` begins."""
+    return pattern(label, 0, 10)
+
+
+def read_around_errors(root, note):
+    """Every file but `victim` is right; `victim` is right or EIO, and EIO at least once."""
+    contents = {name: made for name, made in note["names"].items() if made[0] == "file"}
+    failed = 0
+    for name, made in contents.items():
+        content = Content(*note["files"][made[1]])
+        fd = os.open(f"{root}/{name}", os.O_RDONLY)
+        try:
+            for start in range(0, content.size, _PAGE):
+                expected = content.expected(start, min(_PAGE, content.size - start))
+                try:
+                    got = os.pread(fd, _PAGE, start)
+                except OSError as error:
+                    said = errno.errorcode.get(error.errno)
+                    assert name == "victim", f"{name}: reading at {start} says {said}"
+                    assert error.errno == errno.EIO, f"{name}: a bad sector says {said}, not EIO"
+                    failed += 1
+                    continue
+                # A read may stop before the bad place; what it gave must be right.
+                short = name == "victim" and 0 < len(got) < len(expected)
+                assert got == (expected[: len(got)] if short else expected), (
+                    f"{name}: reading at {start} next to unreadable sectors gives {len(got)} "
+                    f"bytes which are not what was written"
+                )
+        finally:
+            os.close(fd)
+    assert failed, "sectors of 'victim' cannot be read from the disk, and it reads without an error"
+
+
+def overwritten_while_writes_fail(root, disk):
+    """Overwrite `victim` in place, with every write to the disk failing: fsync must say so."""
+    fd = os.open(f"{root}/victim", os.O_RDWR)
+    os.sync()  # what mounting changed goes out while it can
+    faults_in_guest.set_faults(disk, [(0, 0, "unwritable")])
+    try:
+        try:
+            os.pwrite(fd, pattern("anew", 8192, 16_384), 8192)
+            os.fsync(fd)
+        except OSError as error:
+            assert error.errno in _MEDIA_ERRORS, f"a failed write says {error.errno}"
+            return
+        raise AssertionError(
+            "every write to the disk failed, and fsync said that the data is on it"
+        )
+    finally:
+        os.close(fd)
+
+
+def old_or_new(root, note):
+    """After lost writes: other files are whole, `victim` holds its old or its new sectors."""
+    sector = 512
+    for name, made in note["names"].items():
+        if made[0] != "file":
+            continue
+        content = Content(*note["files"][made[1]])
+        fd = os.open(f"{root}/{name}", os.O_RDONLY)
+        data = os.pread(fd, content.size + 1, 0)
+        os.close(fd)
+        assert len(data) == content.size, f"{name}: its size is {len(data)}, not {content.size}"
+        old = content.expected(0, content.size)
+        for at in range(0, content.size, sector):
+            piece = data[at : at + sector]
+            new = pattern("anew", at, sector) if name == "victim" else old[at : at + sector]
+            assert piece in (old[at : at + sector], new[: len(piece)]), (
+                f"{name}: what was synced before the writes failed is gone at offset {at}"
+            )
+
+
+# -- the disk is gone -------------------------------------------------------------------------
+
+
+class Attempts:
+    """Operations that may fail with a media error, and with nothing else."""
+
+    def __init__(self):
+        self.said = {}
+
+    def __call__(self, what, function, *arguments):
+        try:
+            result = function(*arguments)
+        except OSError as error:
+            name = errno.errorcode.get(error.errno, str(error.errno))
+            assert error.errno in _MEDIA_ERRORS, f"{what}, with the disk gone, says {name}"
+            self.said[what] = name
+            return None
+        self.said[what] = "worked"
+        return result
+
+
+def known(root):
+    """What can be read from a sound disk, for `use_without_disk` and `mounted_with_holes`."""
+    return census(root)
+
+
+def read_or_refused(root, before, attempt):
+    """Everything that was there is right, or an error."""
+    attempt("listing the root", os.listdir, root)
+    for name, row in before.items():
+        path = f"{root}/{name}"
+        status = attempt(f"stat of '{name}'", os.lstat, path)
+        if status is None:
+            continue
+        assert stat.S_IFMT(status.st_mode) == stat.S_IFMT(row[0]), f"'{name}' is something else now"
+        if stat.S_ISREG(row[0]) and row[5]:
+            read = attempt(f"reading '{name}'", checksum, path)
+            assert read in (None, row[5]), (
+                f"reading '{name}', with the disk gone, gives other content and no error"
+            )
+        elif stat.S_ISDIR(row[0]):
+            attempt(f"listing '{name}'", os.listdir, path)
+        elif stat.S_ISLNK(row[0]):
+            attempt(f"reading the link '{name}'", os.readlink, path)
+
+
+def use_without_disk(root, workdir, before, lacks, lose, disk):
+    """Lose the disk with files open, then do everything a program might still do.
+
+    `lose` is 'dead' (every access fails) or 'unplug'. Returns what each operation said, and what
+    `plug_in` needs.
+    """
+    attempt = Attempts()
+    first = next((name for name, row in before.items() if row[5] and stat.S_ISREG(row[0])), None)
+    fd = os.open(f"{root}/{first}", os.O_RDONLY) if first else -1
+    if "write" not in lacks:
+        new = os.open(f"{workdir}/open", os.O_CREAT | os.O_RDWR, 0o644)
+        os.write(new, pattern("open", 0, 5000))
+        os.sync()
+    if lose == "unplug":
+        faults_in_guest.unplug(disk)
+    else:
+        faults_in_guest.set_faults(disk, [(0, 0, "dead")])
+    read_or_refused(root, before, attempt)
+    attempt("statfs", os.statvfs, root)
+    if fd >= 0:
+        attempt("reading an open file", os.pread, fd, 4096, 0)
+        os.close(fd)
+    if "write" not in lacks:
+        change(workdir, attempt, lacks)
+        attempt("writing to an open file", os.pwrite, new, pattern("open", 5000, 20_000), 5000)
+        synced = attempt("fsync", _done, os.fsync, new)
+        attempt("closing", os.close, new)
+        lied = synced and attempt.said["writing to an open file"] == "worked"
+        assert not lied or "fsync" in lacks, (
+            "the disk is gone, data was written, and fsync said that it is on the disk"
+        )
+        before = {name: row for name, row in before.items() if not name.endswith(_CHANGED)}
+    os.sync()
+    read_or_refused(root, before, attempt)
+    return attempt.said
+
+
+def _done(function, *arguments):
+    function(*arguments)
+    return True
+
+
+#: What `change` may take away or alter.
+_CHANGED = ("victim", "good")
+
+
+def change(root, attempt, lacks):
+    """One burst of changes, all in memory: nothing is written before the next sync."""
+    attempt("creating", _create, f"{root}/after", 9000)
+    if "rename" not in lacks:
+        attempt("renaming", os.rename, f"{root}/after", f"{root}/moved")
+    if "mkdir" not in lacks:
+        attempt("mkdir", os.mkdir, f"{root}/newdir")
+    if "symlink" not in lacks:
+        attempt("symlink", os.symlink, "x", f"{root}/newlink")
+    if "hardlink" not in lacks:
+        attempt("link", os.link, f"{root}/good", f"{root}/another")
+    if "truncate" not in lacks:
+        attempt("truncate", os.truncate, f"{root}/good", 100)
+    attempt("unlink", os.unlink, f"{root}/victim")
+
+
+def _create(path, size):
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    try:
+        os.write(fd, pattern("after", 0, size))
+    finally:
+        os.close(fd)
+
+
+# -- holes in the medium ----------------------------------------------------------------------
+
+
+def mounted_with_holes(disk, device, mount, kind, options, before, places):
+    """Make each place (first sector, sectors) unreadable in turn, mount, and read everything.
+
+    Refusing the mount is right, and so is an error for what cannot be read; wrong content and
+    staying mounted are not. Returns how many mounts worked.
+    """
+    worked = 0
+    for start, length in places:
+        faults_in_guest.set_faults(disk, [(start, length, "dead")])
+        disks_in_guest.flush(device)
+        if mounting_in_guest.try_mount(device, mount, kind, options):
+            continue
+        worked += 1
+        try:
+            read_or_refused(mount, before, Attempts())
+            os.statvfs(mount)
+        except AssertionError as error:
+            raise AssertionError(
+                f"with the sectors {start} to {start + length - 1} unreadable: {error}"
+            ) from None
+        finally:
+            mounting_in_guest.umount(mount)
+    return worked

@@ -1,0 +1,189 @@
+"""Bad sectors, lost writes, dead and unplugged disks: errors, but never wrong data or a crash.
+
+The faults are made by the kernel's own device mapper over the scratch disk, and an unplugged disk
+is a removed PCI device: what a filesystem sees of either is what it sees of a real one. After
+each test the disk is sound again, and the filesystem has to work on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import media_in_guest as guest_code
+import pytest
+from vexrun.guest import faults_in_guest
+from vexrun.guest.context import MOUNT_POINT, RunContext
+from vexrun.guest.faults import ALL_DEAD, FaultyDisk
+from vexrun.guest.filesystem import Filesystem
+from vexrun.guest.fixtures import Guest
+from vexrun.guest.kernel_module import KernelModule
+from vexrun.guest.payload import GuestPython
+from vexrun.guest.scratch import Scratch
+from vexrun.subject import Subject
+
+from tree_in_guest import verify
+
+SECTORS_OF_4_KIB = 8
+
+
+@pytest.fixture
+def lacks(subject: Subject) -> list[str]:
+    return sorted(subject.filesystem.lacked_operations)
+
+
+@pytest.fixture
+def formatted(filesystem: Filesystem, scratch: Scratch) -> str:
+    if not filesystem.is_block:
+        pytest.skip("the subject file declares a nodev filesystem, which has no disk to fail")
+    filesystem.mkfs(scratch.main)
+    return scratch.main
+
+
+@pytest.fixture
+def faulty(formatted: str, guest: Guest) -> Iterator[FaultyDisk]:
+    """The formatted disk under a device that fails on demand; not mounted."""
+    disk = FaultyDisk(guest, formatted)
+    disk.open()
+    yield disk
+    disk.close()
+
+
+@pytest.fixture
+def made(filesystem: Filesystem, in_guest: GuestPython, lacks: list[str], formatted: str) -> Any:
+    """The note of a tree that is on the medium; None where none can be made. Not mounted."""
+    if {"write", "create"} & set(lacks):
+        return None
+    filesystem.mount(formatted)
+    note = in_guest(guest_code.tree, filesystem.path, lacks)
+    filesystem.umount()
+    return note
+
+
+@pytest.mark.needs_operations("write", "create", "persistence")
+def test_unreadable_content_is_an_error(
+    made: Any, faulty: FaultyDisk, filesystem: Filesystem, in_guest: GuestPython
+) -> None:
+    """Sectors of one file cannot be read: EIO there, everything else right, and no zeros."""
+    sectors = faulty.sectors_with(guest_code.tag("victim"))
+    if len(sectors) < 64:
+        pytest.skip("the filesystem does not store content as it is written")
+    middle = len(sectors) // 2
+    bad = sectors[middle : middle + SECTORS_OF_4_KIB]
+    faulty.fail([(sector, 1, "dead") for sector in bad])
+    filesystem.mount(faulty.path)
+    in_guest(guest_code.read_around_errors, filesystem.path, made)
+    faulty.fail([])
+    filesystem.drop_caches()
+    in_guest(verify, filesystem.path, made)
+    filesystem.umount()
+    filesystem.fsck(faulty.disk)
+
+
+@pytest.mark.needs_operations("write", "create", "persistence", "fsync")
+def test_failed_writes_are_reported(
+    made: Any, faulty: FaultyDisk, filesystem: Filesystem, in_guest: GuestPython
+) -> None:
+    """No write reaches the disk: fsync says so, and what was synced before is still there."""
+    filesystem.mount(faulty.path)
+    in_guest(guest_code.overwritten_while_writes_fail, filesystem.path, faulty.disk)
+    filesystem.umount()
+    faulty.fail([])
+    # Like after a power cut: a filesystem may ask for its fsck first, which is no failure.
+    if filesystem.try_mount(faulty.path)[0] == 0:
+        in_guest(guest_code.old_or_new, filesystem.path, made)
+        filesystem.umount()
+
+
+@pytest.mark.parametrize("lose", ["dead", "unplug"])
+def test_disk_is_lost_while_mounted(
+    made: Any,
+    formatted: str,
+    filesystem: Filesystem,
+    module: KernelModule,
+    guest: Guest,
+    in_guest: GuestPython,
+    lacks: list[str],
+    lose: str,
+) -> None:
+    """Every operation comes back; umount and rmmod work; afterwards all is as new."""
+    disk = FaultyDisk(guest, formatted)
+    if lose == "dead":
+        disk.open()
+    filesystem.mount(disk.path or formatted)
+    before = in_guest(guest_code.known, filesystem.path)
+    try:
+        in_guest(
+            guest_code.use_without_disk,
+            filesystem.path,
+            filesystem.path,
+            before,
+            lacks,
+            lose,
+            formatted,
+        )
+        filesystem.umount()
+    finally:
+        if lose == "dead":
+            disk.fail([])
+        else:
+            in_guest(faults_in_guest.plug_in, formatted)
+    if lose == "dead":
+        disk.close()
+    module.unload()
+    module.load()
+    _works_again(filesystem, in_guest, formatted, lacks)
+
+
+def _works_again(
+    filesystem: Filesystem, in_guest: GuestPython, disk: str, lacks: list[str]
+) -> None:
+    filesystem.mkfs(disk)
+    filesystem.mount(disk)
+    if not {"write", "create"} & set(lacks):
+        note = in_guest(guest_code.tree, filesystem.path, lacks)
+        filesystem.remount_cold(fsck=True)
+        in_guest(verify, filesystem.path, note)
+    filesystem.umount()
+
+
+def test_unreadable_places_at_mount(
+    made: Any,
+    faulty: FaultyDisk,
+    filesystem: Filesystem,
+    scratch: Scratch,
+    in_guest: GuestPython,
+    context: RunContext,
+    lacks: list[str],
+) -> None:
+    """4 KiB after 4 KiB of the beginning, and places all over the disk, cannot be read."""
+    first, others = (10, 4) if context.slowdown > 2 else (32, 16)
+    filesystem.mount(faulty.path, *_read_only(lacks))
+    before = in_guest(guest_code.known, filesystem.path)
+    filesystem.umount()
+    total = scratch.size(faulty.disk) // 512
+    starts = [*range(0, first * SECTORS_OF_4_KIB, SECTORS_OF_4_KIB)]
+    starts += [total * part // others // 8 * 8 for part in range(1, others)]
+    in_guest(
+        guest_code.mounted_with_holes,
+        faulty.disk,
+        faulty.path,
+        MOUNT_POINT,
+        filesystem.type,
+        ",".join([*filesystem.declared.options, *_read_only(lacks)]),
+        before,
+        [(start, SECTORS_OF_4_KIB) for start in starts],
+    )
+    faulty.fail(ALL_DEAD)
+    faulty.forget()
+    status, _ = filesystem.try_mount(faulty.path)
+    assert status != 0, "a disk of which nothing can be read was mounted"
+    faulty.fail([])
+    filesystem.mount(faulty.path, *_read_only(lacks))
+    if made is not None:
+        in_guest(verify, filesystem.path, made)
+    filesystem.umount()
+
+
+def _read_only(lacks: list[str]) -> list[str]:
+    return [] if "readonly" in lacks else ["ro"]

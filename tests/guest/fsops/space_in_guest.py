@@ -1,0 +1,112 @@
+"""Space that is taken and comes back. Runs in the guest."""
+
+import os
+
+from tree_in_guest import free_space, pattern, remove, sync_twice
+
+
+def space(path):
+    return free_space(path)
+
+
+def fill_some(root, size, count):
+    """`count` files of `size` bytes; returns free space before and after."""
+    if not os.path.isdir(root):
+        os.mkdir(root)
+    before = free_space(root)
+    for number in range(count):
+        fd = os.open(f"{root}/q{number}", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        os.write(fd, pattern(f"q{number}", 0, size))
+        os.close(fd)
+    return before, free_space(root)
+
+
+def empty_again(root, count):
+    for number in range(count):
+        os.unlink(f"{root}/q{number}")
+    return free_space(root)
+
+
+def cycle(root, rounds, count, size):
+    """Create and remove the same files again and again; free space after each round."""
+    if not os.path.isdir(root):
+        os.mkdir(root)
+    after = []
+    for _ in range(rounds):
+        for number in range(count):
+            fd = os.open(f"{root}/y{number}", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            os.write(fd, pattern(f"y{number}", 0, size))
+            os.close(fd)
+        os.sync()
+        for number in range(count):
+            os.unlink(f"{root}/y{number}")
+        after.append(free_space(root))
+    return after
+
+
+def cycle_of_directories(root, rounds, count):
+    """The same with directories, renames over files, links cut by truncate."""
+    os.path.isdir(root) or os.mkdir(root)
+    after = []
+    for _ in range(rounds):
+        for number in range(count):
+            os.mkdir(f"{root}/d{number}")
+            fd = os.open(f"{root}/d{number}/f", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            os.write(fd, pattern("f", 0, 5000))
+            os.close(fd)
+        os.sync()
+        for number in range(count):
+            remove(f"{root}/d{number}")
+        after.append(free_space(root))
+    return after
+
+
+def cycle_of_replacements(root, rounds, count, size):
+    """Rename over an existing file `count` times a round: the replaced ones' space comes back."""
+    os.path.isdir(root) or os.mkdir(root)
+    after = []
+    for _ in range(rounds):
+        for number in range(count):
+            fd = os.open(f"{root}/new", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            os.write(fd, pattern(f"r{number}", 0, size))
+            os.close(fd)
+            os.rename(f"{root}/new", f"{root}/kept")
+        after.append(free_space(root))
+    os.unlink(f"{root}/kept")
+    return after
+
+
+def cycle_of_truncates(root, rounds, size):
+    """Grow a file by writing and truncate it again."""
+    os.path.isdir(root) or os.mkdir(root)
+    fd = os.open(f"{root}/t", os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+    after = []
+    for number in range(rounds):
+        os.pwrite(fd, pattern(f"t{number}", 0, size), 0)
+        os.fsync(fd)
+        os.ftruncate(fd, 0)
+        after.append(free_space(root))
+    os.close(fd)
+    os.unlink(f"{root}/t")
+    return after
+
+
+def cycle_of_ghosts(root, rounds, size):
+    """Write to a file, remove it while open, then close it."""
+    os.path.isdir(root) or os.mkdir(root)
+    after = []
+    for number in range(rounds):
+        fd = os.open(f"{root}/g", os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+        os.write(fd, pattern(f"g{number}", 0, size))
+        os.sync()
+        os.unlink(f"{root}/g")
+        os.close(fd)
+        after.append(free_space(root))
+    return after
+
+
+def drop(root):
+    """Remove the test's directory."""
+    if os.path.isdir(root) and not os.path.ismount(root):
+        remove(root)
+    sync_twice()

@@ -1,0 +1,222 @@
+"""A guest that does not answer: when it is believed to hang, and what it is called then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from vexrun.results.model import KernelEvent
+from vexrun.target import vm
+from vexrun.target.hang import STUCK_S, HangReport, Schedule
+from vexrun.target.kernel_watch import KernelCheck
+from vexrun.target.vm import VmTarget
+
+STATE = "7 (mount) {state} 1 1 1 0 -1 4194304 10 0 0 0 3 {ticks} 0 0 20 0 1 0 99"
+WAITS = "/proc/7/stack:[<0>] demo_wait+0x1e/0x20 [demo]"
+SPINS = "NMI backtrace for cpu 1\nRIP: 0010:demo_spin+0x7/0x10 [demo]\nsysrq: shown\n"
+
+
+class Guest:
+    """What a guest does; the target is asked what it makes of it."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.silent = 0.0
+        self.broken = False
+        self.answers, self.says = True, "sysrq: Show Blocked State\n"
+        self.starved = False
+        self.tasks = ""
+        self.checks = [KernelCheck()]
+        self.end: str | None = None
+        self.confirmed = False
+        self.console = SimpleNamespace(
+            position=1000, poll=lambda: None, events=[], trouble=False, tail=lambda _: "last line"
+        )
+        self.asked = 0
+        log = directory / "console.log"
+        log.write_bytes(b"")
+        self.target = target = VmTarget.__new__(VmTarget)
+        vm.VmTarget.__init__(target, self._plan(log), lambda _: None)
+        target._machine = SimpleNamespace(  # type: ignore[assignment]
+            pid=1,
+            lost_by_host=False,
+            how_it_ended=lambda: self.end,
+            monitor=SimpleNamespace(execute=lambda *_, **__: "RIP=ffffffffc0ba7007"),
+        )
+        target._console = self.console  # type: ignore[assignment]
+        target._heartbeat = self  # type: ignore[assignment]
+        target._standing = SimpleNamespace(run=self._run)  # type: ignore[assignment]
+        target._watch = SimpleNamespace(check=self._check, confirms=lambda: self.confirmed)  # type: ignore[assignment]
+        target.begin_test()
+        monkeypatch.setattr(vm, "kernel_answers", self._kernel_answers)
+        monkeypatch.setattr(Schedule, "starved_since", lambda *_: self.starved)
+
+    def _plan(self, log: Path) -> Any:
+        module = SimpleNamespace(sysfs_name="demo")
+        return SimpleNamespace(console_log=log, subject=SimpleNamespace(module=module))
+
+    def silent_for(self) -> float:
+        return self.silent
+
+    def _run(self, command: str, *, timeout_s: float) -> Any:
+        return SimpleNamespace(stdout=self.tasks)
+
+    def _check(self, timeout_s: float) -> KernelCheck:
+        return self.checks.pop(0)
+
+    def _kernel_answers(self, *_: Any) -> tuple[bool, str]:
+        self.asked += 1
+        return self.answers, self.says
+
+    def dies(self) -> None:
+        """Neither a process nor the kernel moves any more."""
+        self.silent, self.answers, self.says = 500.0, False, ""
+
+    def notice(self, after: float = 100.0, limit_s: float = 200.0) -> HangReport | None:
+        return self.target.notice_hang(time.monotonic() - after, limit_s)
+
+
+@pytest.fixture
+def guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Guest:
+    return Guest(tmp_path, monkeypatch)
+
+
+UNANSWERED = KernelCheck(answered=False)
+
+
+# -- noticing -----------------------------------------------------------------------------------
+
+
+def test_a_guest_that_beats_is_left_alone(guest: Guest) -> None:
+    assert guest.notice() is None
+    assert guest.asked == 0
+
+
+def test_a_mute_guest_is_noticed(guest: Guest) -> None:
+    guest.dies()
+    report = guest.notice()
+    assert report is not None and report.mute
+    assert "mute" in report.name
+    assert "RIP=ffffffffc0ba7007" in report.details
+
+
+@pytest.mark.parametrize(
+    "spared",
+    [
+        lambda guest: setattr(guest, "silent", 40.0),
+        lambda guest: setattr(guest, "broken", True),
+        lambda guest: setattr(guest, "answers", True),
+        lambda guest: setattr(guest, "starved", True),
+    ],
+    ids=["silent for a short time", "only ssh is gone", "its kernel answers", "starved"],
+)
+def test_silence_alone_is_no_hang(guest: Guest, spared: Callable[[Guest], None]) -> None:
+    guest.dies()
+    spared(guest)
+    assert guest.notice() is None
+
+
+def test_a_short_test_is_not_looked_at(guest: Guest) -> None:
+    guest.dies()
+    assert guest.notice(after=10.0) is None
+
+
+def test_a_task_that_never_leaves_the_kernel_is_noticed(
+    guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest.tasks = STATE.format(state="R", ticks=0)
+    assert guest.notice() is None
+    later = time.monotonic() + STUCK_S + 5
+    guest.tasks, guest.says = STATE.format(state="R", ticks=int(STUCK_S * 100)), SPINS
+    monkeypatch.setattr(vm.time, "monotonic", lambda: later)
+    report = guest.target.notice_hang(later - 200, 200)
+    assert report is not None
+    assert report.name.startswith("livelock: 'mount' has not left the kernel for 125 s")
+    assert report.name.endswith("; CPU 1 runs in demo_spin")
+    assert "demo_spin" in report.details
+
+
+# -- naming -------------------------------------------------------------------------------------
+
+
+def test_who_waits_in_the_module_is_named(guest: Guest) -> None:
+    guest.tasks = STATE.format(state="S", ticks=3) + "\n" + WAITS
+    assert guest.target.explain_hang().name == "asleep: 'mount' waits in demo_wait"
+
+
+def test_who_spins_in_the_module_is_named(guest: Guest) -> None:
+    guest.says = SPINS
+    assert guest.target.explain_hang().name == "livelock: CPU 1 runs in demo_spin"
+
+
+def test_a_flood_is_named(guest: Guest) -> None:
+    guest.console.position += 9 << 20
+    assert "floods the console (9 MiB" in guest.target.explain_hang().name
+
+
+def test_a_kernel_without_processes_is_named(guest: Guest) -> None:
+    guest.silent = 100.0
+    assert "its processes do not" in guest.target.explain_hang().name
+
+
+# -- the check after a test ---------------------------------------------------------------------
+
+
+def test_a_slow_guest_is_asked_again(guest: Guest) -> None:
+    guest.checks = [UNANSWERED, KernelCheck(notes=["late"])]
+    check = guest.target.check_kernel(60)
+    assert check.answered
+    assert check.events == []
+    assert check.notes == ["late"]
+
+
+def test_a_guest_whose_sshd_was_killed(guest: Guest) -> None:
+    guest.broken = True
+    guest.checks = [UNANSWERED]
+    (event,) = guest.target.check_kernel(60).events
+    assert event.title == "ssh is gone, while the guest's kernel still answers"
+
+
+def test_a_mute_guest_is_not_asked_again(guest: Guest) -> None:
+    guest.dies()
+    guest.checks = [UNANSWERED]
+    (event,) = guest.target.check_kernel(60).events
+    assert event.event_class == "silent"
+    assert "mute" in event.title
+
+
+def test_a_starved_guest_is_nobodys_crash(guest: Guest) -> None:
+    guest.dies()
+    guest.starved = True
+    guest.checks = [UNANSWERED, UNANSWERED]
+    check = guest.target.check_kernel(60)
+    assert check.events == []
+    assert "hardly lets it run" in check.log_lost
+
+
+def test_a_guest_that_ended_says_how(guest: Guest) -> None:
+    guest.console.take_events = list
+    guest.end = "the guest reset itself"
+    (event,) = guest.target.check_kernel(60).events
+    assert event.title == "the guest reset itself"
+
+
+# -- forgeries in the middle of a test ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("confirmed", "silent", "believed"),
+    [(True, 0.0, True), (False, 0.0, False), (False, 100.0, True)],
+    ids=["in the kernel's buffer", "on the console only", "where nobody could forge"],
+)
+def test_what_the_console_shows_is_believed(
+    guest: Guest, confirmed: bool, silent: float, believed: bool
+) -> None:
+    assert not guest.target.believes_trouble(), "there is none"
+    guest.console.events = [KernelEvent(event_class="oops", title="x")]
+    guest.confirmed, guest.silent = confirmed, silent
+    assert guest.target.believes_trouble() is believed

@@ -1,0 +1,1 @@
+"""May this module go on: from the VM to a test device, from there to production?"""

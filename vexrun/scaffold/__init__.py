@@ -1,0 +1,1 @@
+"""`vexrun init`: looks at a source tree, and writes the subject file that describes it."""
