@@ -22,6 +22,7 @@ LOGS = Path(__file__).parent.parent / "data" / "hangs"
     [
         ("blocked-6.12", "canaryfs", "blocked: 'mount' waits in canaryfs_wait_for_ever"),
         ("spinning-6.12", "canaryfs", "livelock: CPU 0 runs in canaryfs_spin"),
+        ("livelock-6.12", "canaryfs", "livelock: CPU 0 runs in canaryfs_livelock"),
         ("blocked-6.12", "otherfs", ""),
         ("spinning-6.12", "otherfs", ""),
     ],

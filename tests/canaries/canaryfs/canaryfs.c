@@ -11,12 +11,12 @@
 #include <linux/module.h>
 #include <linux/pagemap.h>
 #include <linux/proc_fs.h>
-#include <linux/reboot.h>
-#include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/statfs.h>
 #include <linux/uio.h>
 #include <linux/version.h>
+
+#include "bugs.h"
 
 #define CANARYFS_MAGIC 0x63616e61
 #define FOUR_KIB 4096
@@ -114,7 +114,7 @@ static int canaryfs_create(IDMAP *idmap, struct inode *dir, struct dentry *dentr
 			   bool excl)
 {
 #ifdef CANARY_OOPS_AT_CREATE
-	*(volatile int *)NULL = 1;
+	*canary_nowhere = 1;
 #endif
 #ifdef CANARY_WARN_AT_CREATE
 	WARN_ON_ONCE(1);
@@ -195,7 +195,13 @@ static ssize_t canaryfs_read_iter(struct kiocb *iocb, struct iov_iter *to)
 	return generic_file_read_iter(iocb, to);
 }
 
+static long canaryfs_ioctl(struct file *file, unsigned int request, unsigned long argument)
+{
+	return canary_at_ioctl(request, argument);
+}
+
 static const struct file_operations canaryfs_file_operations = {
+	.unlocked_ioctl = canaryfs_ioctl,
 	.read_iter = canaryfs_read_iter,
 	.write_iter = generic_file_write_iter,
 	.mmap = generic_file_mmap,
@@ -208,48 +214,11 @@ static const struct super_operations canaryfs_super_operations = {
 	.drop_inode = generic_delete_inode,
 };
 
-static void canaryfs_misbehave_at_mount(void)
-{
-#ifdef CANARY_PANIC_AT_MOUNT
-	panic("canaryfs: planted panic");
-#endif
-#ifdef CANARY_OOPS_AT_MOUNT
-	*(volatile int *)NULL = 1;
-#endif
-#ifdef CANARY_BUG_AT_MOUNT
-	BUG();
-#endif
-#ifdef CANARY_WARN_AT_MOUNT
-	WARN(1, "canaryfs: planted warning\n");
-#endif
-#ifdef CANARY_HANG_AT_MOUNT
-	for (;;) {
-		set_current_state(TASK_UNINTERRUPTIBLE);
-		schedule();
-	}
-#endif
-#ifdef CANARY_REBOOT_AT_MOUNT
-	emergency_restart();
-#endif
-#ifdef CANARY_POWER_OFF_AT_MOUNT
-	kernel_power_off();
-#endif
-#ifdef CANARY_USE_AFTER_FREE
-	char *bytes = kmalloc(64, GFP_KERNEL);
-
-	if (bytes) {
-		kfree(bytes);
-		memset(bytes, 0x42, 64);
-		kfree(kmalloc(64, GFP_KERNEL));
-	}
-#endif
-}
-
 static int canaryfs_fill_super(struct super_block *sb, struct fs_context *fc)
 {
 	struct inode *root;
 
-	canaryfs_misbehave_at_mount();
+	canary_at_mount();
 #ifdef CANARY_MOUNT_REFUSED
 	return -EINVAL;
 #endif
@@ -287,11 +256,19 @@ static int canaryfs_init_fs_context(struct fs_context *fc)
 	return 0;
 }
 
+static void canaryfs_kill_sb(struct super_block *sb)
+{
+	canary_at_umount();
+	kill_litter_super(sb);
+}
+
 static struct file_system_type canaryfs_type = {
+#ifndef CANARY_NO_OWNER
 	.owner = THIS_MODULE,
+#endif
 	.name = "canaryfs",
 	.init_fs_context = canaryfs_init_fs_context,
-	.kill_sb = kill_litter_super,
+	.kill_sb = canaryfs_kill_sb,
 	.fs_flags = FS_USERNS_MOUNT,
 };
 
@@ -300,17 +277,12 @@ static int __init canaryfs_init(void)
 #ifdef CANARY_INIT_FAILS
 	return -EIO;
 #endif
-#ifdef CANARY_OOPS_AT_LOAD
-	*(volatile int *)NULL = 1;
-#endif
 #ifdef CANARY_MISSING_SYMBOL
 	canaryfs_symbol_nobody_exports();
 #endif
-#ifdef CANARY_NEVER_UNLOADS
-	__module_get(THIS_MODULE);
-#endif
-#ifdef CANARY_LEAVES_PROC_ENTRY
-	proc_mkdir("canaryfs", NULL);
+	canary_at_load();
+#ifdef CANARY_POSITIVE_INIT
+	return register_filesystem(&canaryfs_type) ?: 1;
 #endif
 	return register_filesystem(&canaryfs_type);
 }
@@ -318,6 +290,7 @@ static int __init canaryfs_init(void)
 static void __exit canaryfs_exit(void)
 {
 	unregister_filesystem(&canaryfs_type);
+	canary_at_unload();
 }
 
 module_init(canaryfs_init);
