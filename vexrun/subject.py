@@ -335,7 +335,7 @@ class Strictness(StrEnum):
 
 
 class StaticSection(_Section):
-    """What remarks of each checker mean. An error in the subject's code fails in any case."""
+    """What remarks of each checker mean."""
 
     sparse: Strictness = Strictness.NOTE
     w1: Strictness = Strictness.NOTE

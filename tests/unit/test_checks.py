@@ -109,11 +109,15 @@ def test_warnings_fail_only_where_the_subject_file_says_so(
 
 
 @pytest.mark.parametrize("name", ["sparse", "w1"])
-def test_error_in_the_subjects_code_always_fails(name: str, make_subject: MakeSubject) -> None:
+@pytest.mark.parametrize("strictness", ["note", "error"])
+def test_an_error_of_a_checker_fails_only_where_the_subject_file_says_so(
+    name: str, strictness: str, make_subject: MakeSubject
+) -> None:
+    """The module compiles: sparse may not understand what the compiler does."""
     tree = Workplace(Path("/nowhere"), CANARYFS).tree
     text = f"  CC [M]  a.o\n  CHECK   a.c\n{tree}/a.c:3:5: error: undefined identifier 'x'\n"
-    check = judged(name, text, make_subject(), 2)
-    assert not check.ok
+    check = judged(name, text, make_subject(static=f'{name} = "{strictness}"'), 2)
+    assert (check.ok, check.skipped) == (strictness == "note", False)
     assert check.findings == ["a.c:3: error: undefined identifier 'x'"]
 
 
@@ -126,7 +130,8 @@ def test_error_of_an_old_sparse_about_headers_is_none_of_the_subject(
 
 def test_make_that_went_on_without_a_checker_is_not_in_order(make_subject: MakeSubject) -> None:
     """Linux 7.2 in sid: `C=2` without scripts/checker-valid.sh only says so, and ends with 0."""
-    check = judged("sparse", log("no_checker_valid", "sid"), make_subject(), built_as="vexfs-ref")
+    strict = make_subject(static='sparse = "error"')
+    check = judged("sparse", log("no_checker_valid", "sid"), strict, built_as="vexfs-ref")
     assert not check.ok
     assert check.reason == "'make' checked no file at all"
     job = source_checks.make_job("sparse", make_subject(), "7.2", Workplace(Path("/x"), "x"), 2)
@@ -145,7 +150,11 @@ def test_make_that_went_on_without_a_checker_is_not_in_order(make_subject: MakeS
 def test_checker_that_did_not_do_its_work_is_not_in_order(
     name: str, output: str, status: int | None, stopped: str, says: str, make_subject: MakeSubject
 ) -> None:
-    check = judged(name, output, make_subject(), status, stopped=stopped)
+    lenient = judged(name, output, make_subject(), status, stopped=stopped)
+    assert (lenient.ok, lenient.skipped) == (True, True)
+    assert says in lenient.reason
+    strict = make_subject(static=f'{name} = "error"')
+    check = judged(name, output, strict, status, stopped=stopped)
     assert not check.ok
     assert says in check.reason
 
@@ -166,11 +175,11 @@ def test_checkpatch_lists_and_fails_on_request(
 
 
 @pytest.mark.parametrize(("output", "status"), [("Can't locate Foo.pm", 2), ("", 0), ("", 127)])
-def test_checkpatch_that_broke_is_not_in_order(
+def test_checkpatch_that_broke_is_skipped_with_the_reason(
     output: str, status: int, make_subject: MakeSubject
 ) -> None:
     check = source_checks.judge_checkpatch(ended("checkpatch", output, status), make_subject())
-    assert not check.ok
+    assert (check.ok, check.skipped) == (True, True)
 
 
 # -- crates --------------------------------------------------------------------------------------

@@ -44,24 +44,28 @@ def make_job(check: str, subject: Subject, release: str, place: Workplace, jobs:
 
 
 def judge_make(ended: Ended, subject: Subject) -> Check:
-    """Errors about the subject's files always fail; warnings where the subject file says so."""
+    """What it found fails only where the subject file says so: the module compiles, and sparse
+    has limits of its own (sound code of the kernel's can be beyond it)."""
     name = ended.job.name
     said = read_diagnostics(ended.output, ended.job.place.tree)
     errors, warnings = said.of("error"), said.of("warning")
     strictness = subject.static.sparse if name == "sparse" else subject.static.w1
     looked = (_CHECKED if name == "sparse" else _COMPILED).findall(ended.output)
-    reason = ""
-    if errors:
-        reason = f"{_count(errors, 'error')} in the subject's files"
-    elif ended.stopped:
-        reason = ended.stopped
+    undone = ""
+    if ended.stopped:
+        undone = ended.stopped
     elif not looked:
-        reason = f"'make' {'checked' if name == 'sparse' else 'compiled'} no file at all"
-    elif not ended.ended_well and not (name == "sparse" and _about_headers(said.others)):
-        reason = f"'make' failed, although the module builds: {ended.failure()}"
-    elif warnings and strictness is Strictness.ERROR:
-        reason = f'{_count(warnings, "warning")}, and the subject file says {name} = "error"'
-    return record(ended, "static", reason, [*errors, *warnings])
+        undone = f"'make' {'checked' if name == 'sparse' else 'compiled'} no file at all"
+    elif not ended.ended_well and not errors and not _about_headers(said.others):
+        undone = f"'make' failed, although the module builds: {ended.failure()}"
+    found = _count([*errors, *warnings], "remark") if errors or warnings else ""
+    if strictness is Strictness.ERROR:
+        wanted = f'{found}, and the subject file says {name} = "error"' if found else ""
+        return record(ended, "static", wanted or undone, [*errors, *warnings])
+    check = record(ended, "static", "", [*errors, *warnings])
+    if undone:
+        check.skipped, check.reason = True, undone
+    return check
 
 
 def _about_headers(others: list[Diagnostic]) -> bool:
@@ -110,7 +114,10 @@ def judge_checkpatch(ended: Ended, subject: Subject) -> Check:
         reason = f"checkpatch itself failed: {ended.failure()}"
     elif findings and subject.static.checkpatch is Strictness.ERROR:
         reason = f'{_count(findings, "remark")}, and the subject file says checkpatch = "error"'
-    return record(ended, "static", reason, findings)
+    check = record(ended, "static", reason, findings)
+    if reason and subject.static.checkpatch is Strictness.NOTE:
+        check.ok = check.skipped = True  # what is only listed cannot fail by not being made
+    return check
 
 
 def record(
