@@ -23,7 +23,7 @@ DEFAULT = [row.name for row in CATEGORIES.values() if row.name not in ("unit", "
     [
         ("minix", DEFAULT),
         ("ext2", CORE),
-        ("exfat", CORE),
+        pytest.param("exfat", CORE, marks=pytest.mark.slow),
         pytest.param("ext2", DEFAULT, marks=pytest.mark.slow),
         pytest.param("exfat", DEFAULT, marks=pytest.mark.slow),
     ],
