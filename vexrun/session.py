@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable
@@ -72,8 +73,10 @@ def run_session(config: RunConfig, draw: Emit) -> RunResults:
     except Exception as error:  # noqa: BLE001 - the findings so far must be written, whatever broke
         session.record_unexpected(error)
     with uninterruptible():
-        session.close()
-        session.finish(interrupted=interrupted)
+        try:
+            session.close()
+        finally:
+            session.finish(interrupted=interrupted)
     return session.results
 
 
@@ -402,9 +405,11 @@ class Session:
 
     def record_unexpected(self, error: Exception) -> None:
         """A defect of vexrun or a refusal of the operating system: named, and never a pass."""
-        (self.rundir.path / "traceback.txt").write_text("".join(format_exception(error)))
         what = f"{type(error).__name__}: {error}"
         self.results.error = f"vexrun itself broke off: {what} (see traceback.txt)"
+        with contextlib.suppress(OSError):  # the disk may be full, and that may be the error
+            text = "".join(format_exception(error))
+            (self.rundir.path / "traceback.txt").write_text(text)
 
     def abandon(self) -> None:
         """The request itself was wrong: nothing ran, so there is no run to keep."""
