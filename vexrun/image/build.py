@@ -212,6 +212,8 @@ def image_host(rootfs: Path, archive: Path | None = None) -> InventoryHost:
 def _bootstrap(inputs: ImageInputs, settings: ImageSettings, work: Path) -> None:
     tarball = work / "base.tar"
     argv = [
+        # A killed mmdebstrap must not leave its mounts (/proc, /sys, /dev) to this machine.
+        *([] if namespace.is_rootless() else ["unshare", "--mount", "--"]),
         "mmdebstrap",
         "--mode=unshare" if namespace.is_rootless() else "--mode=root",
         "--variant=minbase",
