@@ -112,19 +112,6 @@ def write(path: str, data: bytes) -> tuple[object, ...]:
     return ("ok", None)
 
 
-def kernel_log() -> tuple[object, ...]:
-    """The kernel's whole log buffer as `dmesg -r` prints it, without starting a program."""
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    size = libc.klogctl(10, None, 0)  # SYSLOG_ACTION_SIZE_BUFFER
-    buffer = ctypes.create_string_buffer(size)
-    count = libc.klogctl(3, buffer, size)  # SYSLOG_ACTION_READ_ALL
-    if count < 0:
-        raise OSError(ctypes.get_errno(), "the kernel log cannot be read")
-    return ("ok", buffer.raw[:count].decode(errors="replace"))
-
-
 def exists(path: str) -> tuple[object, ...]:
     return ("ok", os.path.lexists(path))
 
@@ -135,7 +122,6 @@ REQUESTS: dict[str, Callable[..., tuple[object, ...]]] = {
     "read": read,
     "write": write,
     "exists": exists,
-    "kernel_log": kernel_log,
 }
 
 
