@@ -19,18 +19,8 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from vexrun.errors import InfrastructureError
+from vexrun.licence import GPL_COMPATIBLE
 
-#: include/linux/license.h, license_is_gpl_compatible().
-GPL_COMPATIBLE = frozenset(
-    {
-        "GPL",
-        "GPL v2",
-        "GPL and additional rights",
-        "Dual BSD/GPL",
-        "Dual MIT/GPL",
-        "Dual MPL/GPL",
-    }
-)
 #: ignore_undef_symbol() of modpost: no module exports them.
 _NOT_IMPORTED = frozenset({"__this_module", "_GLOBAL_OFFSET_TABLE_"})
 #: struct modversion_info of a 64-bit kernel: unsigned long crc, char name[64 - 8].
