@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vexrun.errors import ConfigError
-from vexrun.subject import Subject
+from vexrun.subject import Backing, Subject
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,12 @@ def _no_own_tests(subject: Subject, source: Path | None) -> str:
     return f"there are neither [[scripts]] in the subject file nor a directory '{OWN_TESTS_DIR}'"
 
 
+def _nothing_to_format(subject: Subject, _source: Path | None) -> str:
+    if subject.filesystem.backing is Backing.BLOCK:
+        return ""
+    return "the subject file declares a nodev filesystem, which has no mkfs"
+
+
 def _nothing_to_measure(subject: Subject, _source: Path | None) -> str:
     if {"write", "create", "unlink"} & subject.filesystem.lacked_operations:
         return "the subject file declares that files cannot be created, written and removed"
@@ -78,7 +84,11 @@ CATEGORIES: dict[str, Category] = {
         ),
         Category("module", "load, identity, reload, unload, nothing left behind"),
         Category("ioctl", "the command line answers; requests with garbage do no harm"),
-        Category("mkfs", "formats zeroed and random disks, refuses what it must"),
+        Category(
+            "mkfs",
+            "formats zeroed and random disks, refuses what it must",
+            missing=_nothing_to_format,
+        ),
         Category("mount", "read-only, read-write, remount, and unfit media refused"),
         Category("fsops", "what is written is read back, also after a cold remount"),
         Category(

@@ -72,4 +72,12 @@ class Scenario:
 
     def verify(self, note: Any, *, cleanup: bool = False) -> None:
         inodes = "inodes" not in self.lacks
-        self.in_guest(verify, self.workdir, note, inodes=inodes, cleanup=cleanup)
+        clean = cleanup and self.can_clean
+        self.in_guest(verify, self.workdir, note, inodes=inodes, cleanup=clean)
+        if cleanup and not clean:
+            self.mounted.spoiled = True
+
+    @property
+    def can_clean(self) -> bool:
+        """Whether what a test made can be removed again; otherwise the next one gets a new mkfs."""
+        return "unlink" not in self.lacks

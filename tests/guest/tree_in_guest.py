@@ -269,7 +269,7 @@ class Tree:
             fd = os.open(self.path(name), flags, 0o644)
         try:
             for start in range(0, size, piece):
-                _write_all(fd, pattern(label, start, min(piece, size - start)), start)
+                write_all(fd, pattern(label, start, min(piece, size - start)), start)
         finally:
             os.close(fd)
         self.know(name, Content(size, [(label, 0, size)] if size else []))
@@ -292,7 +292,7 @@ class Tree:
         label = self.fresh_label(name)
         fd = os.open(self.path(name), os.O_WRONLY | flags)
         try:
-            _write_all(fd, pattern(label, offset, length), offset)
+            write_all(fd, pattern(label, offset, length), offset)
         finally:
             os.close(fd)
         self.content(name).write(label, offset, length)
@@ -303,8 +303,7 @@ class Tree:
         with offers("append", "opening with O_APPEND"):
             fd = os.open(self.path(name), os.O_WRONLY | os.O_APPEND)
         try:
-            data = pattern(label, offset, length)
-            assert os.write(fd, data) == length, f"{name}: short append"
+            write_all(fd, pattern(label, offset, length))
         finally:
             os.close(fd)
         self.content(name).write(label, offset, length)
@@ -378,12 +377,13 @@ def known(root, note):
     return tree
 
 
-def _write_all(fd, data, offset):
+def write_all(fd, data, offset=None):
+    """Write at `offset`, or where the descriptor stands: write(2) may take less than it gets."""
     view = memoryview(data)
     while view:
-        count = os.pwrite(fd, view, offset)
-        assert count > 0, f"pwrite returned {count}"
-        view, offset = view[count:], offset + count
+        count = os.write(fd, view) if offset is None else os.pwrite(fd, view, offset)
+        assert count > 0, f"write returned {count}"
+        view, offset = view[count:], None if offset is None else offset + count
 
 
 def remove(path):

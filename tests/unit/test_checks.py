@@ -174,7 +174,14 @@ def test_checkpatch_lists_and_fails_on_request(
     assert check.findings == ["kernel/a.c:27: warning: Missing a blank line"]
 
 
-@pytest.mark.parametrize(("output", "status"), [("Can't locate Foo.pm", 2), ("", 0), ("", 127)])
+@pytest.mark.parametrize("strictness", ["note", "error"])
+def test_checkpatch_says_nothing_of_clean_files(strictness: str, make_subject: MakeSubject) -> None:
+    subject = make_subject(static=f'checkpatch = "{strictness}"')
+    check = source_checks.judge_checkpatch(ended("checkpatch", "", 0), subject)
+    assert (check.ok, check.skipped, check.reason) == (True, False, "")
+
+
+@pytest.mark.parametrize(("output", "status"), [("Can't locate Foo.pm", 2), ("", 1), ("", 127)])
 def test_checkpatch_that_broke_is_skipped_with_the_reason(
     output: str, status: int, make_subject: MakeSubject
 ) -> None:

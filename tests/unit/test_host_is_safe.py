@@ -43,7 +43,6 @@ WORDS = "words: a category, a key of the subject file, a message"
 NAMED_IN = {
     "categories.py": WORDS,
     "subject.py": WORDS,
-    "gate/checks.py": WORDS,
     "watch.py": WORDS,
     "scaffold/": "written into a subject file, whose commands only a guest runs",
     "doctor.py": "looked for on PATH, never started",

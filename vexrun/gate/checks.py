@@ -331,8 +331,6 @@ def _not_applicable(question: Question, category: Category) -> str:
     subject = question.subject
     if subject is None:
         return ""
-    if category.name == "mkfs" and subject.filesystem.backing == "nodev":
-        return "the filesystem has no device"
     return category.missing(subject, question.tree.path)
 
 

@@ -22,6 +22,8 @@ class Filesystem:
         self.scratch = scratch
         self.declared = context.subject.filesystem
         self.path = MOUNT_POINT
+        #: Files of a test that did not end may lie in its root: no other test wants them.
+        self.spoiled = False
 
     @property
     def type(self) -> str:

@@ -200,6 +200,7 @@ def note(request: pytest.FixtureRequest) -> Notes:
 
 
 _FAILURES_WHEN_MADE: pytest.StashKey[int] = pytest.StashKey()
+_SPOILED: pytest.StashKey[bool] = pytest.StashKey()
 
 
 @pytest.fixture
@@ -212,12 +213,14 @@ def mounted(
 ) -> Iterator[Filesystem]:
     """The filesystem under test, mounted read-write at MOUNT_POINT, checked before and after.
 
-    One mount serves consecutive tests. A test that finds it gone, or that follows a failed one,
-    gets a fresh mkfs and mount, so that one test's damage is not another's failure.
+    One mount serves consecutive tests. A test that finds it gone, or that follows one which failed
+    or left files in its root, gets a fresh mkfs and mount: one test's damage is not another's
+    failure.
     """
     filesystem = Filesystem(guest, context, scratch)
     failures = request.session.testsfailed
     suspect = failures > request.config.stash.get(_FAILURES_WHEN_MADE, 0)
+    suspect |= request.config.stash.get(_SPOILED, False)
     if suspect or not filesystem.is_mounted():
         filesystem.umount_all()
         module.ensure_loaded()
@@ -225,6 +228,7 @@ def mounted(
         filesystem.mount(scratch.main)
         request.config.stash[_FAILURES_WHEN_MADE] = failures
     yield filesystem
+    request.config.stash[_SPOILED] = filesystem.spoiled
     filesystem.assert_mounted()
 
 

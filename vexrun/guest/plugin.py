@@ -6,6 +6,8 @@ decided by the session (vexrun.session), which sees the console and the kernel l
 
 from __future__ import annotations
 
+import errno
+import re
 import time
 from collections.abc import Generator
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 
 from vexrun.errors import TargetLostError
 from vexrun.guest import own_tests
+from vexrun.guest.payload import GuestCodeError
 from vexrun.guest.protocol import STOP, SessionLink
 from vexrun.vm.ssh import GuestTimeoutError
 
@@ -120,10 +123,55 @@ LINK: pytest.StashKey[SessionLink] = pytest.StashKey()
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test whose operation the subject declares that it lacks."""
-    from vexrun.guest.fixtures import run_context
-
-    lacked = run_context(item.config).subject.filesystem.lacked_operations
+    lacked = _lacked(item)
     for marker in item.iter_markers("needs_operations"):
         missing = [name for name in marker.args if name in lacked]
         if missing:
             pytest.skip(f"the subject file declares that the filesystem lacks: {missing[0]}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """A test that needs what the subject lacks, and finds out on its way, is a skip as well."""
+    try:
+        return (yield)
+    except GuestCodeError as error:
+        _spoil(item)
+        if own_tests.identifier(item).startswith("own/"):
+            raise
+        said = str(error).partition("\n\nin the guest:")[0]
+        word = "largefile" if _EFBIG in said else next(iter(_REFUSED.findall(said)), "")
+        if word in _lacked(item):
+            pytest.skip(
+                f"the subject file declares that the filesystem lacks: {word} (it says: {said})"
+            )
+        if word == "largefile":
+            raise GuestCodeError(f"{_LARGEFILE_HINT}{error}", error.kind) from error
+        raise
+    except pytest.skip.Exception:
+        _spoil(item)
+        raise
+
+
+#: The files of every test are larger than some filesystem's largest. Where such a size is declared
+#: to be none, test_up_to_the_largest_size proves that all below it work.
+_EFBIG = f"[Errno {errno.EFBIG}]"
+_LARGEFILE_HINT = (
+    "the filesystem refuses the size of a file (if its files are that small by design, "
+    "'largefile' belongs into filesystem.lacks): "
+)
+#: What tree_in_guest.offers says of a refused operation.
+_REFUSED = re.compile(r'add "(\w+)" to filesystem\.lacks')
+
+
+def _spoil(item: pytest.Item) -> None:
+    """Without directories all tests share the root, and this one has not cleaned up."""
+    filesystem = getattr(item, "funcargs", {}).get("mounted")
+    if filesystem is not None and "mkdir" in _lacked(item):
+        filesystem.spoiled = True
+
+
+def _lacked(item: pytest.Item) -> set[str]:
+    from vexrun.guest.fixtures import run_context
+
+    return run_context(item.config).subject.filesystem.lacked_operations

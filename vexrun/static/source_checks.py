@@ -110,7 +110,7 @@ def judge_checkpatch(ended: Ended, subject: Subject) -> Check:
     reason = ""
     if ended.stopped:
         reason = ended.stopped
-    elif ended.status not in (0, 1) or not _CHECKPATCH_TOTAL.search(ended.output):
+    elif not _looked(ended):
         reason = f"checkpatch itself failed: {ended.failure()}"
     elif findings and subject.static.checkpatch is Strictness.ERROR:
         reason = f'{_count(findings, "remark")}, and the subject file says checkpatch = "error"'
@@ -118,6 +118,13 @@ def judge_checkpatch(ended: Ended, subject: Subject) -> Check:
     if reason and subject.static.checkpatch is Strictness.NOTE:
         check.ok = check.skipped = True  # what is only listed cannot fail by not being made
     return check
+
+
+def _looked(ended: Ended) -> bool:
+    """Whether checkpatch did its work: it ends with 0, saying nothing, where it finds nothing."""
+    if ended.status == 0:
+        return True
+    return ended.status == 1 and bool(_CHECKPATCH_TOTAL.search(ended.output))
 
 
 def record(

@@ -12,7 +12,7 @@ import os
 import stat
 
 from census_in_guest import census, checksum
-from tree_in_guest import Content, Tree, pattern
+from tree_in_guest import Content, Tree, pattern, write_all
 
 try:
     from vexrun.guest import disks_in_guest, faults_in_guest, mounting_in_guest
@@ -44,7 +44,7 @@ _MEDIA_ERRORS = {
 def tree(root, lacks):
     """Files that are on the medium when this returns; `victim` is the one that will suffer."""
     made = Tree(root)
-    made.create("victim", 96 * 1024)
+    made.create("victim", (96 if "largefile" not in lacks else 40) * 1024)
     made.create("good", 40_000)
     if "mkdir" not in lacks:
         made.mkdir("d")
@@ -95,7 +95,7 @@ def overwritten_while_writes_fail(root, disk):
     faults_in_guest.set_faults(disk, [(0, 0, "unwritable")])
     try:
         try:
-            os.pwrite(fd, pattern("anew", 8192, 16_384), 8192)
+            write_all(fd, pattern("anew", 8192, 16_384), 8192)
             os.fsync(fd)
         except OSError as error:
             assert error.errno in _MEDIA_ERRORS, f"a failed write says {error.errno}"
@@ -184,7 +184,7 @@ def use_without_disk(root, workdir, before, lacks, lose, disk):
     fd = os.open(f"{root}/{first}", os.O_RDONLY) if first else -1
     if "write" not in lacks:
         new = os.open(f"{workdir}/open", os.O_CREAT | os.O_RDWR, 0o644)
-        os.write(new, pattern("open", 0, 5000))
+        write_all(new, pattern("open", 0, 5000))
         os.sync()
     if lose == "unplug":
         faults_in_guest.unplug(disk)
@@ -238,7 +238,7 @@ def change(root, attempt, lacks):
 def _create(path, size):
     fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     try:
-        os.write(fd, pattern("after", 0, size))
+        write_all(fd, pattern("after", 0, size))
     finally:
         os.close(fd)
 

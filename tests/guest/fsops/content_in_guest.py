@@ -1,11 +1,12 @@
 """What is written into files, in every way. Runs in the guest."""
 
+import errno
 import mmap
 import os
 
 from amounts_in_guest import room
 
-from tree_in_guest import Content, Tree, check_content, offers, optional, pattern
+from tree_in_guest import Content, Tree, check_content, offers, optional, pattern, write_all
 
 KIB = 1024
 
@@ -64,7 +65,7 @@ def appended(root):
     end = tree.content("left").size
     fd = os.open(tree.path("left"), os.O_WRONLY | os.O_APPEND)
     os.lseek(fd, 0, os.SEEK_SET)
-    os.write(fd, pattern(label, end, 100))
+    write_all(fd, pattern(label, end, 100))
     os.close(fd)
     tree.content("left").write(label, end, 100)
     return tree.settle()
@@ -80,7 +81,7 @@ def appended_by_two_descriptors(root):
     for number in range(24):
         label = tree.fresh_label("log")
         length = 333 + 31 * number
-        os.write(fds[number % 2], pattern(label, content.size, length))
+        write_all(fds[number % 2], pattern(label, content.size, length))
         content.write(label, content.size, length)
     for fd in fds:
         os.close(fd)
@@ -120,7 +121,7 @@ def rewritten_shorter(root):
     with offers("truncate", "opening with O_TRUNC"):
         fd = os.open(tree.path("otrunc"), os.O_WRONLY | os.O_TRUNC)
     assert os.fstat(fd).st_size == 0, "the size after O_TRUNC is not 0"
-    os.write(fd, pattern(label, 0, 6000))
+    write_all(fd, pattern(label, 0, 6000))
     os.close(fd)
     content = tree.content("otrunc")
     content.cut(0)
@@ -151,6 +152,30 @@ def holes(root, offsets):
     tree.truncate("holes", offsets[-1] + 5000)
     # Fill one hole: its neighbours stay holes.
     tree.write("holes", offsets[0] + 4096, 512)
+    return tree.settle()
+
+
+def up_to_the_largest_size(root, most, lacks):
+    """A file grows until the filesystem says EFBIG; every place below that size can be written."""
+    tree = Tree(root)
+    tree.create("grown")
+    label = tree.fresh_label("grown")
+    fd = os.open(tree.path("grown"), os.O_WRONLY)
+    size = 0
+    try:
+        while size < most:
+            size += os.pwrite(fd, pattern(label, size, 4096), size)
+    except OSError as error:
+        said = errno.errorcode.get(error.errno)
+        assert said in ("EFBIG", "ENOSPC"), f"writing at offset {size} says {said}, not EFBIG"
+    finally:
+        os.close(fd)
+    assert size, "not one byte can be written into a file"
+    tree.content("grown").write(label, 0, size)
+    if "sparse" not in lacks:
+        tree.create("thin")
+        for start in (size - 1, size // 2, 0):
+            tree.write("thin", start, min(100, size - start))
     return tree.settle()
 
 
@@ -243,7 +268,7 @@ def kept_through_fsync(root):
     os.close(fd)
     fd = os.open(tree.path("synced"), os.O_WRONLY | os.O_SYNC)
     label = tree.fresh_label("synced")
-    os.pwrite(fd, pattern(label, 100, 5000), 100)
+    write_all(fd, pattern(label, 100, 5000), 100)
     os.close(fd)
     tree.content("synced").write(label, 100, 5000)
     return tree.settle()
@@ -265,7 +290,7 @@ def mapped(root):
         "read does not see what was stored through the mapping"
     )
     label = tree.fresh_label("map")
-    os.pwrite(fd, pattern(label, 15_000, 100), 15_000)
+    write_all(fd, pattern(label, 15_000, 100), 15_000)
     content.write(label, 15_000, 100)
     assert memory[15_000:15_100] == pattern(label, 15_000, 100), (
         "the mapping does not see what was written"

@@ -5,7 +5,7 @@ import os
 from amounts_in_guest import how_many, room
 
 from parallel_in_guest import in_parallel
-from tree_in_guest import SECTOR, Content, Tree, check_content, pattern
+from tree_in_guest import SECTOR, Content, Tree, check_content, pattern, write_all
 
 KIB = 1024
 
@@ -23,7 +23,7 @@ def created_in_parallel(root, workers, each, own_directories):
         for number in range(each):
             name, size = _parallel_file(worker, number, own_directories)
             fd = os.open(tree.path(name), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
-            os.write(fd, pattern(name, 0, size))
+            write_all(fd, pattern(name, 0, size))
             inode = os.fstat(fd).st_ino
             os.close(fd)
             assert inode not in numbers, (
@@ -58,7 +58,7 @@ def written_in_parallel(root, workers, size):
         name = f"big{worker}"
         fd = os.open(tree.path(name), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
         for start in range(0, size, 24 * KIB):
-            os.pwrite(fd, pattern(name, start, min(24 * KIB, size - start)), start)
+            write_all(fd, pattern(name, start, min(24 * KIB, size - start)), start)
         os.close(fd)
         content = Content(size, [(name, 0, size)])
         check_content(tree.path(name), content, content.labels(), name)
@@ -79,7 +79,7 @@ def shared_file_in_parallel(root, workers, size):
     def work(worker):
         fd = os.open(tree.path("shared"), os.O_RDWR)
         for start in range(worker * piece, size - piece, workers * piece):
-            os.pwrite(fd, pattern(f"by{worker}", start, piece), start)
+            write_all(fd, pattern(f"by{worker}", start, piece), start)
         os.close(fd)
 
     in_parallel(workers, work)
@@ -97,7 +97,7 @@ def churned_in_parallel(root, workers, rounds):
         for number in range(rounds):
             path = tree.path(f"c{worker}-{number}")
             fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-            os.write(fd, pattern(f"c{worker}-{number}", 0, 900))
+            write_all(fd, pattern(f"c{worker}-{number}", 0, 900))
             os.close(fd)
             os.rename(path, tree.path(f"r{worker}-{number}"))
             if number % 4:

@@ -2,7 +2,7 @@
 
 import os
 
-from tree_in_guest import free_space, pattern, remove, sync_twice
+from tree_in_guest import free_space, pattern, remove, sync_twice, write_all
 
 
 def space(path):
@@ -16,7 +16,7 @@ def fill_some(root, size, count):
     before = free_space(root)
     for number in range(count):
         fd = os.open(f"{root}/q{number}", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        os.write(fd, pattern(f"q{number}", 0, size))
+        write_all(fd, pattern(f"q{number}", 0, size))
         os.close(fd)
     return before, free_space(root)
 
@@ -35,7 +35,7 @@ def cycle(root, rounds, count, size):
     for _ in range(rounds):
         for number in range(count):
             fd = os.open(f"{root}/y{number}", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-            os.write(fd, pattern(f"y{number}", 0, size))
+            write_all(fd, pattern(f"y{number}", 0, size))
             os.close(fd)
         os.sync()
         for number in range(count):
@@ -52,7 +52,7 @@ def cycle_of_directories(root, rounds, count):
         for number in range(count):
             os.mkdir(f"{root}/d{number}")
             fd = os.open(f"{root}/d{number}/f", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-            os.write(fd, pattern("f", 0, 5000))
+            write_all(fd, pattern("f", 0, 5000))
             os.close(fd)
         os.sync()
         for number in range(count):
@@ -68,7 +68,7 @@ def cycle_of_replacements(root, rounds, count, size):
     for _ in range(rounds):
         for number in range(count):
             fd = os.open(f"{root}/new", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-            os.write(fd, pattern(f"r{number}", 0, size))
+            write_all(fd, pattern(f"r{number}", 0, size))
             os.close(fd)
             os.rename(f"{root}/new", f"{root}/kept")
         after.append(free_space(root))
@@ -82,7 +82,7 @@ def cycle_of_truncates(root, rounds, size):
     fd = os.open(f"{root}/t", os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
     after = []
     for number in range(rounds):
-        os.pwrite(fd, pattern(f"t{number}", 0, size), 0)
+        write_all(fd, pattern(f"t{number}", 0, size), 0)
         os.fsync(fd)
         os.ftruncate(fd, 0)
         after.append(free_space(root))
@@ -97,7 +97,7 @@ def cycle_of_ghosts(root, rounds, size):
     after = []
     for number in range(rounds):
         fd = os.open(f"{root}/g", os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
-        os.write(fd, pattern(f"g{number}", 0, size))
+        write_all(fd, pattern(f"g{number}", 0, size))
         os.sync()
         os.unlink(f"{root}/g")
         os.close(fd)

@@ -47,5 +47,5 @@ def tree(mount, lacks):
         for number in range(40):
             made.create(f"dir/n{number}", number * 50)
         made.create("dir/sub/deep", 9000)
-        made.create("dir/sub/big", 400_000)
+        made.create("dir/sub/big", 40_000 if "largefile" in lacks else 400_000)
     return made.settle()

@@ -6,7 +6,7 @@ import signal
 import time
 
 from parallel_in_guest import finish, start
-from tree_in_guest import Tree, pattern
+from tree_in_guest import Tree, pattern, write_all
 
 try:
     from vexrun.guest import memory_in_guest, mounting_in_guest
@@ -65,7 +65,7 @@ def mounts(device, mount, kind, options, lacks, name, rounds, each):
 def _used(mount, lacks):
     path = f"{mount}/cycle"
     fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
-    os.write(fd, pattern("cycle", 0, 6000))
+    write_all(fd, pattern("cycle", 0, 6000))
     assert os.pread(fd, 6000, 0) == pattern("cycle", 0, 6000), "what was written reads differently"
     os.close(fd)
     if "mkdir" not in lacks:
