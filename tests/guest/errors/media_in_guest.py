@@ -22,23 +22,6 @@ except ImportError:  # in the guest they lie side by side
     import mounting_in_guest
 
 _PAGE = 4096
-#: What an operation on a disk that fails may say.
-_MEDIA_ERRORS = {
-    errno.EIO,
-    errno.EROFS,
-    errno.ENOSPC,
-    errno.ENXIO,
-    errno.ENODEV,
-    errno.ENOENT,  # a directory that cannot be read shows no names
-    errno.ENOTEMPTY,
-    errno.EUCLEAN,
-    errno.EBADMSG,
-    errno.ESHUTDOWN,
-    errno.EREMOTEIO,
-    errno.EINVAL,
-    errno.ENOMEM,
-    errno.EAGAIN,
-}
 
 
 def tree(root, lacks):
@@ -97,8 +80,7 @@ def overwritten_while_writes_fail(root, disk):
         try:
             write_all(fd, pattern("anew", 8192, 16_384), 8192)
             os.fsync(fd)
-        except OSError as error:
-            assert error.errno in _MEDIA_ERRORS, f"a failed write says {error.errno}"
+        except OSError:  # which error it names is its own affair
             return
         raise AssertionError(
             "every write to the disk failed, and fsync said that the data is on it"
@@ -131,7 +113,7 @@ def old_or_new(root, note):
 
 
 class Attempts:
-    """Operations that may fail with a media error, and with nothing else."""
+    """Operations that may work or fail, with whatever error; their results are looked at."""
 
     def __init__(self):
         self.said = {}
@@ -141,7 +123,6 @@ class Attempts:
             result = function(*arguments)
         except OSError as error:
             name = errno.errorcode.get(error.errno, str(error.errno))
-            assert error.errno in _MEDIA_ERRORS, f"{what}, with the disk gone, says {name}"
             self.said[what] = name
             return None
         self.said[what] = "worked"
@@ -232,7 +213,8 @@ def change(root, attempt, lacks):
         attempt("link", os.link, f"{root}/good", f"{root}/another")
     if "truncate" not in lacks:
         attempt("truncate", os.truncate, f"{root}/good", 100)
-    attempt("unlink", os.unlink, f"{root}/victim")
+    if "unlink" not in lacks:
+        attempt("unlink", os.unlink, f"{root}/victim")
 
 
 def _create(path, size):
