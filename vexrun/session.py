@@ -19,7 +19,7 @@ from vexrun.config import RunConfig, TargetKind
 from vexrun.decoding import SIBLINGS, SubjectSource, addr2line_of, decode_run
 from vexrun.errors import ConfigError, InterruptedRunError, VexrunError
 from vexrun.events import Emit, Event, Note, RunDescribed, Stages
-from vexrun.expectations import apply_expectations
+from vexrun.expectations import apply_expectations, is_expected
 from vexrun.guest.context import BuiltModule, BuiltTool, RunContext
 from vexrun.image.build import ensure_base, ensure_layer
 from vexrun.image.catalog import Image, lock_path
@@ -36,7 +36,14 @@ from vexrun.kbuild import (
 )
 from vexrun.module_file import ModuleFile
 from vexrun.report import write_reports
-from vexrun.results.model import ModuleInfo, RunResults, SubjectInfo, TargetInfo
+from vexrun.results.model import (
+    BAD,
+    ModuleInfo,
+    RunResults,
+    SubjectInfo,
+    TargetInfo,
+    TestResult,
+)
 from vexrun.rundir import RunDir
 from vexrun.sources import SourceTree, source_of
 from vexrun.subject import check_against_tree
@@ -333,7 +340,7 @@ class Session:
         """Without a module (or a declared tool) there is nothing to load and nothing to test."""
         broken = [step for step in builds.main.steps if not step.ok]
         if not broken:
-            return self.config.categories
+            return self._without_guest_after_a_finding()
         runnable = [row for row in self.config.categories if not row.needs_guest]
         stopped = [row for row in self.config.categories if row.needs_guest]
         what = "the module" if broken[0].name == "module" else f"the tool '{broken[0].name}'"
@@ -343,6 +350,16 @@ class Session:
             f"{what[0].upper()}{what[1:]} did not build: {broken[0].reason}."
         )
         return runnable
+
+    def _without_guest_after_a_finding(self) -> list[Category]:
+        """With --fail-fast no machine is started when a check has already failed."""
+        failed = [check for check in self.results.checks if not (check.ok or check.skipped)]
+        if not self.config.fail_fast or not failed or self.config.expectations:
+            return self.config.categories
+        stopped = [row for row in self.config.categories if row.needs_guest]
+        reason = f"not run: --fail-fast, and the check '{failed[0].name}' failed"
+        self.results.tests += not_run(stopped, reason)
+        return [row for row in self.config.categories if not row.needs_guest]
 
     def leave_out_finished(self, categories: list[Category]) -> list[Category]:
         """Of a resumed run, only what the earlier one did not finish; its results are taken over.
@@ -390,8 +407,16 @@ class Session:
             slowdown = self.target.slowdown
             context.slowdown = slowdown
             context.timeouts_s = {row.name: row.timeout_s * slowdown for row in categories}
-        self.tests = TestRun(context, self.target, self.rundir.path, self.emit, self.stages)
+        self.tests = TestRun(
+            context, self.target, self.rundir.path, self.emit, self.stages, self.stops_at
+        )
         self.tests.run(categories)
+
+    def stops_at(self, result: TestResult) -> bool:
+        """With --fail-fast, whether a test that ended so is the last one."""
+        config = self.config
+        bad = result.outcome in BAD and not is_expected(result, config.expectations)
+        return config.fail_fast and bad
 
     # -- endings ----------------------------------------------------------------------------
 

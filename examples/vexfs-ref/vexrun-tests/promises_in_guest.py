@@ -1,0 +1,41 @@
+"""The half of test_promises.py that runs in the guest: plain Python, no other package."""
+
+# ruff: noqa: PTH102, PTH106, PTH108, PTH123
+import ctypes
+import mmap
+import os
+
+#: s_state of the superblock, and the bit that says that nothing needs to be checked.
+_STATE_AT = 60
+CLEAN = 1
+
+
+def state(device):
+    """What the medium says about itself."""
+    with open(device, "rb") as file:
+        return int.from_bytes(file.read(4096)[_STATE_AT : _STATE_AT + 4], "little")
+
+
+def grown_over_mapped_bytes(directory):
+    """Store behind the end through a mapping, then write further on: zeros must be between."""
+    os.mkdir(directory)
+    for number, size in enumerate((100, 4000, 5000)):
+        path = f"{directory}/f{number}"
+        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR)
+        os.write(fd, b"c" * size)
+        page = size // mmap.PAGESIZE * mmap.PAGESIZE
+        memory = mmap.mmap(fd, size - page, offset=page)
+        inside = size - page
+        # Python checks indices against the length it was given; the page has more bytes.
+        start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        ctypes.memset(start + inside, ord("m"), mmap.PAGESIZE - inside)
+        os.pwrite(fd, b"w" * 10, size + 10_000)
+        got = os.pread(fd, 20_000, 0)
+        expected = b"c" * size + bytes(10_000) + b"w" * 10
+        assert got == expected, (
+            f"a file of {size} bytes grew, and bytes stored behind its end through a mapping "
+            f"became content: {got[size : size + 20]!r}"
+        )
+        os.close(fd)
+        os.unlink(path)
+    os.rmdir(directory)
