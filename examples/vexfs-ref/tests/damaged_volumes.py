@@ -319,6 +319,29 @@ def examine(volume, what, bad, must):
     return bool(code)
 
 
+def links_are_counted_up_to(limit, volume):
+    """A volume whose file has all names but one that are possible."""
+    nearly = bytearray(volume.good)
+    for number, offset in used_inodes(nearly):
+        if stat.S_ISREG(word(nearly, offset + 4)) and word(nearly, offset + 8) == 2:
+            struct.pack_into("<I", nearly, offset + 8, limit - 1)
+            seal_inode(nearly, offset, number)
+
+    def add_two(root):
+        os.link(f"{root}/linked", f"{root}/last")
+        try:
+            os.link(f"{root}/linked", f"{root}/too-many")
+        except OSError as error:
+            if error.errno == errno.EMLINK:
+                return
+            raise
+        raise SystemExit(f"{limit + 1} links were made")
+
+    volume.write(nearly)
+    if code := volume.mounted(add_two):
+        raise SystemExit(f"a file with many links: mount says {errno.errorcode[code]}")
+
+
 def main():
     device, tools = sys.argv[1:3]
     chance = random.Random(20)
@@ -334,6 +357,7 @@ def main():
             else:
                 worked += 1
             slowest = max(slowest, (time.monotonic() - begun, what))
+        links_are_counted_up_to(65_000, volume)
         volume.write(volume.good)
         if code := volume.mounted(poke):
             raise SystemExit(f"the good volume is no longer mounted: {errno.errorcode[code]}")

@@ -39,3 +39,24 @@ def grown_over_mapped_bytes(directory):
         os.close(fd)
         os.unlink(path)
     os.rmdir(directory)
+
+
+#: Far enough for a block of the map.
+_FAR = 100_000
+
+
+def fsynced(root):
+    """A file below a new directory, and nothing but an fsync of the file."""
+    os.mkdir(f"{root}/dir")
+    fd = os.open(f"{root}/dir/file", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    os.pwrite(fd, b"near" * 1000, 0)
+    os.pwrite(fd, b"far!" * 1000, _FAR)
+    os.fsync(fd)
+    os.close(fd)
+
+
+def fsynced_is_there(root):
+    with open(f"{root}/dir/file", "rb") as file:
+        got = file.read()
+    expected = b"near" * 1000 + bytes(_FAR - 4000) + b"far!" * 1000
+    assert got == expected, f"{len(got)} bytes, which are not what was synced"

@@ -4,6 +4,20 @@ pytest with vexrun's fixtures: docs/writing-tests.md of vexrun, 'Tests of your o
 """
 
 import promises_in_guest as guest_code
+import pytest
+
+from vexrun.guest.faults import POWER_CUT, FaultyDisk
+
+
+@pytest.fixture
+def disk(filesystem, scratch, guest):
+    """The second disk, formatted, under a device that can lose its power; not mounted."""
+    filesystem.mkfs(scratch.second)
+    disk = FaultyDisk(guest, scratch.second)
+    disk.open()
+    yield disk
+    filesystem.umount_all()
+    disk.close()
 
 
 def test_vexctl_adds_and_finds_vectors(guest, context, mounted):
@@ -11,7 +25,7 @@ def test_vexctl_adds_and_finds_vectors(guest, context, mounted):
     rows = r"1 2 3\n4 5 6\n-7 8 9\n4 5 6\n"
     said = guest.check(context.command(f"printf '{rows}' | {{tools}}/vexctl vectors add {file}"))
     assert said == "4 vectors of 3 dimensions added from row 0 on\n"
-    for k, found in ((1, "1\t1\n"), (3, "1\t1\n3\t1\n0\t25\n"), (9, "1\t1\n3\t1\n0\t25\n2\t138\n")):
+    for k, found in ((1, "1\t1\n"), (3, "1\t1\n3\t1\n0\t22\n"), (9, "1\t1\n3\t1\n0\t22\n2\t146\n")):
         search = f"{{tools}}/vexctl vectors search {file} -k {k} 4 5 5"
         assert guest.check(context.command(search)) == found
     guest.check(f"rm {file}")
@@ -40,3 +54,15 @@ def test_volume_is_clean_while_mounted_read_only(guest, mounted, in_guest):
 def test_mapped_bytes_behind_the_end_are_no_content(mounted, in_guest, workdir):
     """Kernels before 6.12 leave this to the filesystem, and some in-tree ones forget it."""
     in_guest(guest_code.grown_over_mapped_bytes, workdir)
+
+
+def test_file_outlives_a_power_cut_after_its_fsync(disk, filesystem, in_guest):
+    """fsync writes all metadata of the volume: the file is there, and so is its name."""
+    filesystem.mount(disk.path)
+    in_guest(guest_code.fsynced, filesystem.path)
+    disk.fail(POWER_CUT)
+    filesystem.umount()
+    disk.fail([])
+    disk.forget()
+    filesystem.mount(disk.path)
+    in_guest(guest_code.fsynced_is_there, filesystem.path)

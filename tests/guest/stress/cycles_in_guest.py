@@ -62,6 +62,21 @@ def mounts(device, mount, kind, options, lacks, name, rounds, each):
     return left, before, _references(name)
 
 
+def refusals(device, mount, kind, options, rounds, each):
+    """Have the mount of a disk without a filesystem refused `each` times a round.
+
+    Returns what every refusal leaves in memory.
+    """
+
+    def cycle():
+        said = mounting_in_guest.try_mount(device, mount, kind, options)
+        if not said:
+            mounting_in_guest.umount(mount)
+        assert said, "a disk full of noise was mounted"
+
+    return memory_in_guest.growth(cycle, rounds, each)
+
+
 def _used(mount, lacks):
     path = f"{mount}/cycle"
     fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
