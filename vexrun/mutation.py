@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vexrun.categories import CATEGORIES
 from vexrun.errors import ConfigError, ExitCode
+from vexrun.image.locking import exclusive
 from vexrun.results.model import BAD, RunResults, Verdict
 from vexrun.subrun import SubRun, run_test
 from vexrun.tree import copy_clean, measure
@@ -278,12 +279,14 @@ class Laboratory:
 
     def _keep(self, trial: Trial) -> Trial:
         trial.finished_at = round(time.time(), 1)
-        self.known.trials[trial.name] = trial
         self.directory.mkdir(parents=True, exist_ok=True)
         file = self.directory / RESULTS_FILE
-        fresh = file.with_suffix(".new")
-        fresh.write_text(json.dumps(self.known.model_dump(mode="json"), indent=2) + "\n")
-        fresh.rename(file)
+        with exclusive(file.with_suffix(".lock")):  # another one may try others meanwhile
+            self.known = self._load(self.known.subject)
+            self.known.trials[trial.name] = trial
+            fresh = file.with_suffix(".new")
+            fresh.write_text(json.dumps(self.known.model_dump(mode="json"), indent=2) + "\n")
+            fresh.rename(file)
         return trial
 
 
