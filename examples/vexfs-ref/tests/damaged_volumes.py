@@ -15,7 +15,7 @@ takes ten minutes in an emulated machine.
 Runs as root in a virtual machine with the module loaded. It overwrites DEVICE.
 """
 
-# ruff: noqa: PTH102, PTH106, PTH108, PTH123, PTH211
+# ruff: noqa: PTH102, PTH106, PTH108, PTH116, PTH123, PTH208, PTH211
 import ctypes
 import errno
 import os
@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 import zlib
+from functools import partial
 
 BLOCK = 4096
 BLOCKS = 128
@@ -342,6 +343,41 @@ def links_are_counted_up_to(limit, volume):
         raise SystemExit(f"a file with many links: mount says {errno.errorcode[code]}")
 
 
+def damage_is_told(volume):
+    """Where the kernel cannot but notice, whoever asks gets EIO."""
+
+    def fails(what, work, root):
+        try:
+            work(root)
+        except OSError as error:
+            if error.errno == errno.EIO:
+                return
+            raise
+        raise SystemExit(f"{what}: it worked, and must be EIO")
+
+    for number, offset in used_inodes(volume.good):
+        mode, size = word(volume.good, offset + 4), word(volume.good, offset + 24)
+        if stat.S_ISREG(mode) and size == 20 * BLOCK:
+            elsewhere = bytearray(volume.good)
+            struct.pack_into("<I", elsewhere, offset + 80, 1)
+            seal_inode(elsewhere, offset, number)
+        elif stat.S_ISDIR(mode):
+            long_record = bytearray(volume.good)  # of the last directory that was made: 'full'
+            block = word(long_record, offset + 80)
+            struct.pack_into("<H", long_record, block * BLOCK + 16 + 4, 2 * BLOCK)
+    for what, bad, work in (
+        (
+            "a file with a block of metadata",
+            elsewhere,
+            lambda root: os.stat(f"{root}/dir/indirect"),
+        ),
+        ("a record that leaves its block", long_record, lambda root: os.listdir(f"{root}/full")),
+    ):
+        volume.write(bad)
+        if code := volume.mounted(partial(fails, what, work)):
+            raise SystemExit(f"{what}: mount says {errno.errorcode[code]}")
+
+
 def main():
     device, tools = sys.argv[1:3]
     chance = random.Random(20)
@@ -357,6 +393,7 @@ def main():
             else:
                 worked += 1
             slowest = max(slowest, (time.monotonic() - begun, what))
+        damage_is_told(volume)
         links_are_counted_up_to(65_000, volume)
         volume.write(volume.good)
         if code := volume.mounted(poke):

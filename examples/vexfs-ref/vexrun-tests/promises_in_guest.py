@@ -1,9 +1,11 @@
 """The half of test_promises.py that runs in the guest: plain Python, no other package."""
 
-# ruff: noqa: PTH102, PTH106, PTH108, PTH123
+# ruff: noqa: PTH102, PTH106, PTH108, PTH116, PTH123
 import ctypes
+import errno
 import mmap
 import os
+import signal
 
 #: s_state of the superblock, and the bit that says that nothing needs to be checked.
 _STATE_AT = 60
@@ -60,3 +62,43 @@ def fsynced_is_there(root):
         got = file.read()
     expected = b"near" * 1000 + bytes(_FAR - 4000) + b"far!" * 1000
     assert got == expected, f"{len(got)} bytes, which are not what was synced"
+
+
+def timed(directory):
+    """A file, changed by the clock of the kernel; its times, in nanoseconds."""
+    os.mkdir(directory)
+    with open(f"{directory}/file", "wb") as file:
+        file.write(b"x")
+    return times(directory)
+
+
+def times(directory):
+    found = [os.stat(f"{directory}/{name}") for name in ("file", ".")]
+    return [(each.st_mtime_ns, each.st_ctime_ns) for each in found]
+
+
+def mapped_store_on_a_full_volume(directory):
+    os.mkdir(directory)
+    hole = os.open(f"{directory}/hole", os.O_CREAT | os.O_EXCL | os.O_RDWR)
+    os.ftruncate(hole, 16 * mmap.PAGESIZE)
+    filler = os.open(f"{directory}/filler", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    try:
+        for piece in (1 << 20, mmap.PAGESIZE):
+            try:
+                while True:
+                    os.write(filler, bytes(piece))
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+        pid = os.fork()
+        if pid == 0:
+            memory = mmap.mmap(hole, 16 * mmap.PAGESIZE)
+            memory[5 * mmap.PAGESIZE] = 1
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        assert code == -signal.SIGBUS, f"the store ended with {code}, not by SIGBUS"
+    finally:
+        os.close(filler)
+        os.close(hole)
+        os.unlink(f"{directory}/filler")
+        os.unlink(f"{directory}/hole")
+        os.rmdir(directory)

@@ -66,3 +66,15 @@ def test_file_outlives_a_power_cut_after_its_fsync(disk, filesystem, in_guest):
     disk.forget()
     filesystem.mount(disk.path)
     in_guest(guest_code.fsynced_is_there, filesystem.path)
+
+
+def test_times_are_kept_to_the_nanosecond(mounted, in_guest, workdir):
+    before = in_guest(guest_code.timed, workdir)
+    mounted.remount_cold()
+    assert in_guest(guest_code.times, workdir) == before
+
+
+def test_mapped_store_on_a_full_volume_is_a_bus_error(mounted, in_guest, workdir):
+    """Who stores learns that there is no room, and not the writeback a minute later."""
+    in_guest(guest_code.mapped_store_on_a_full_volume, workdir)
+    mounted.remount_cold(fsck=True)

@@ -217,6 +217,9 @@ def use_without_disk(root, workdir, before, lacks, lose, disk):
         faults_in_guest.unplug(disk)
     else:
         faults_in_guest.set_faults(disk, [(0, 0, "dead")])
+    # What was cached of the metadata would hide that it cannot be read any more.
+    with open("/proc/sys/vm/drop_caches", "w") as file:
+        file.write("3")
     read_or_refused(root, before, attempt)
     attempt("statfs", os.statvfs, root)
     if fd >= 0:
