@@ -22,6 +22,7 @@ from vexrun.commands import history as history_command
 from vexrun.commands import image as image_commands
 from vexrun.commands import init as init_command
 from vexrun.commands import machine as machine_commands
+from vexrun.commands import mutate as mutate_command
 from vexrun.commands import provision as provision_commands
 from vexrun.commands import selftest as selftest_command
 from vexrun.commands import watch as watch_command
@@ -52,6 +53,7 @@ app.add_typer(machine_commands.app, name="vm")
 app.add_typer(provision_commands.app, name="provision")
 app.command()(watch_command.watch)
 app.command()(selftest_command.selftest)
+app.command()(mutate_command.mutate)
 app.command()(init_command.init)
 app.command()(history_command.history)
 app.command()(compare_command.compare)
@@ -136,6 +138,9 @@ def test(
     repeat: Annotated[
         int, typer.Option(min=1, metavar="N", help="Make N runs, and say what they share.")
     ] = 1,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first test that fails.")
+    ] = False,
 ) -> None:
     """Build the module, exercise it in a real kernel, and say what is proven."""
     earlier = None
@@ -157,6 +162,7 @@ def test(
         keep=keep,
         command=["vexrun", *sys.argv[1:]],
         earlier=earlier,
+        fail_fast=fail_fast,
     )
     if repeat > 1:
         raise typer.Exit(run_series(config, repeat, as_json=as_json))

@@ -50,6 +50,7 @@ class RunConfig:
     command: list[str] = field(default_factory=list)
     earlier: EarlierRun | None = None
     notes: list[str] = field(default_factory=list)
+    fail_fast: bool = False
 
     @property
     def needs_guest(self) -> bool:
@@ -73,6 +74,7 @@ def make_config(
     keep: bool,
     command: list[str],
     earlier: EarlierRun | None = None,
+    fail_fast: bool = False,
 ) -> RunConfig:
     """Check everything that can be checked before anything is built or started.
 
@@ -104,6 +106,7 @@ def make_config(
         command=command,
         earlier=earlier,
         notes=notes,
+        fail_fast=fail_fast,
     )
 
 

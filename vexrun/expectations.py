@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -72,6 +73,11 @@ def load_expectations(subject_file: Path) -> list[Expectation]:
         f"The expectations file '{path}' is",
         hint="The keys are described in docs/subject-file.md, 'Known failures'.",
     ).expect
+
+
+def is_expected(result: TestResult, expectations: Sequence[Expectation]) -> bool:
+    """Whether a recorded failure is what became of the test."""
+    return result.outcome is Outcome.FAILED and any(each.covers(result) for each in expectations)
 
 
 def apply_expectations(tests: list[TestResult], expectations: list[Expectation]) -> list[str]:

@@ -11,7 +11,7 @@ import re
 import shlex
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -100,6 +100,11 @@ class BuildSpec:
     def main(cls, subject: Subject) -> BuildSpec:
         module = subject.module
         return cls(subject, MAIN_VARIANT, module.make_vars, module.ko, with_tools=True)
+
+    @classmethod
+    def again(cls, subject: Subject) -> BuildSpec:
+        """The main module once more, in the same place; it is built before any tool."""
+        return replace(cls.main(subject), with_tools=False)
 
     @classmethod
     def variants(cls, subject: Subject) -> list[BuildSpec]:

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import base64
 import difflib
-import os
 import re
 import shutil
-import sys
-import time
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,19 +18,17 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vexrun import process
 from vexrun.errors import ConfigError, ExitCode
 from vexrun.kernel_log import EventClass
 from vexrun.layout import data_root
 from vexrun.report import FORMATS
 from vexrun.results.model import KernelEvent, Outcome, RunResults, TestResult, Verdict
 from vexrun.subject import SUBJECT_FILE_NAME
+from vexrun.subrun import run_test
 from vexrun.validation import validate
 
 _EXIT_CODES = {Verdict.PASS: ExitCode.PASS, Verdict.FAIL: ExitCode.FAILED}
 _GOOD = frozenset({Outcome.PASSED, Outcome.SKIPPED})
-#: Far beyond the slowest of them; a run that takes longer will never end.
-_RUN_TIMEOUT_S = 3600.0
 
 
 class Canary(BaseModel):
@@ -186,23 +181,16 @@ def _tool(name: str, script: str) -> str:
 def run_canary(canary: Canary, suite: str, directory: Path) -> Judged:
     """One `vexrun test` of the canary, planted below `directory`, and what is wrong with it."""
     given = plant(canary, directory)
-    argv = [sys.executable, "-P", "-m", "vexrun.cli", "test", *given]
-    argv += ["--only", ",".join(canary.only), "--suite", suite, "--json"]
-    settings = {name: value for name, value in os.environ.items() if name.startswith("VEXRUN_")}
-    begun = time.monotonic()
-    done = process.run(argv, env=settings, timeout=_RUN_TIMEOUT_S, check=False)
-    seconds = time.monotonic() - begun
-    try:
-        results = RunResults.model_validate_json(done.stdout)
-    except ValueError:
-        text = f"vexrun ended with {done.returncode} and no results: {done.tail()}"
-        return Judged(canary, seconds, "", "no results", [text], void=True)
-    found = problems(canary, results, done.returncode)
+    run = run_test([*given, "--only", ",".join(canary.only), "--suite", suite])
+    results = run.results
+    if results is None:
+        return Judged(canary, run.seconds, "", "no results", [run.said], void=True)
+    found = problems(canary, results, run.status)
     if canary.line and not found:
         found = _wrong_line(canary, results, directory / canary.carrier)
     return Judged(
         canary,
-        seconds,
+        run.seconds,
         results.run_dir,
         got(results),
         found,

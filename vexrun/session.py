@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,8 +19,8 @@ from vexrun.checks import NativeChecks, notes_on
 from vexrun.config import RunConfig, TargetKind
 from vexrun.decoding import SIBLINGS, SubjectSource, addr2line_of, decode_run
 from vexrun.errors import ConfigError, InterruptedRunError, VexrunError
-from vexrun.events import Emit, Event, Note, RunDescribed, Stages
-from vexrun.expectations import apply_expectations
+from vexrun.events import Emit, Event, Note, RunDescribed, Stages, ignore
+from vexrun.expectations import apply_expectations, is_expected
 from vexrun.guest.context import BuiltModule, BuiltTool, RunContext
 from vexrun.image.build import ensure_base, ensure_layer
 from vexrun.image.catalog import Image, lock_path
@@ -36,7 +37,15 @@ from vexrun.kbuild import (
 )
 from vexrun.module_file import ModuleFile
 from vexrun.report import write_reports
-from vexrun.results.model import ModuleInfo, RunResults, SubjectInfo, TargetInfo
+from vexrun.results.model import (
+    BAD,
+    Check,
+    ModuleInfo,
+    RunResults,
+    SubjectInfo,
+    TargetInfo,
+    TestResult,
+)
 from vexrun.rundir import RunDir
 from vexrun.sources import SourceTree, source_of
 from vexrun.subject import check_against_tree
@@ -81,6 +90,8 @@ def run_session(config: RunConfig, draw: Emit) -> RunResults:
 
 
 MakeBuilder = Callable[[str], NativeBuilder | GuestBuilder]
+#: A category's name, the seconds its checks took, and what they found.
+CheckedCategory = tuple[str, float, list[Check]]
 FurtherBuilds = tuple[list[BuildOutcome], BuildOutcome | None]
 
 
@@ -141,13 +152,22 @@ class Session:
             builds = self.build(builder)
             # One guest builds one thing at a time; a native build leaves it free to start.
             native = place is BuildPlace.NATIVE
-            with Background(lambda: self.further_builds(builder), beside=native) as further:
-                self.check_natively(image, source, work, builds)
+            with (
+                Background(lambda: self.further_builds(builder), beside=native) as further,
+                Background(
+                    lambda: self.check_natively(image, source, work, builds),
+                    beside=self.checks_go_beside,
+                ) as checks,
+            ):
+                if not self.checks_go_beside:
+                    self.take_over(checks.result())
                 runnable = self.runnable_categories(builds)
                 if any(category.needs_guest for category in runnable):
                     if self.target is None:
                         self.start_target(image, source)
                     self.install(builds)
+                if self.checks_go_beside:
+                    self.take_over(checks.result())
                 builds.variants, builds.again = further.result()
                 if builds.again is not None:
                     self.stages.went_beside("build again", further.duration_s)
@@ -266,10 +286,17 @@ class Session:
         variants = [
             builder(f"variant-{spec.variant}").build(spec) for spec in BuildSpec.variants(subject)
         ]
-        return variants, builder("again").build(BuildSpec.main(subject))
+        return variants, builder("again").build(BuildSpec.again(subject))
 
-    def check_natively(self, image: Image, source: Path, work: Path, builds: _Builds) -> None:
-        """Static checks and unit suites: what needs no kernel is known before one is started."""
+    @property
+    def checks_go_beside(self) -> bool:
+        """With --fail-fast what needs no machine is known before one is started."""
+        return self.config.needs_guest and not self.config.fail_fast
+
+    def check_natively(
+        self, image: Image, source: Path, work: Path, builds: _Builds
+    ) -> list[CheckedCategory]:
+        """Static checks and unit suites, while the machine starts if there is to be one."""
         checks = NativeChecks(
             image=image,
             subject=self.config.subject,
@@ -277,12 +304,25 @@ class Session:
             built=builds.main,
             work=work / "checks",
             logs=self.rundir.path / "checks",
-            emit=self.emit,
+            emit=ignore if self.checks_go_beside else self.emit,
         )
+        made = []
         for category, make in (("static", checks.static), ("unit", checks.unit)):
             if self.config.selects(category):
-                with self.stages.stage(category, "natively"):
-                    self.results.checks += make()
+                begun = time.monotonic()
+                if self.checks_go_beside:
+                    found = make()
+                else:
+                    with self.stages.stage(category, "natively"):
+                        found = make()
+                made.append((category, time.monotonic() - begun, found))
+        return made
+
+    def take_over(self, made: list[CheckedCategory]) -> None:
+        for category, seconds, checks in made:
+            if self.checks_go_beside:
+                self.stages.went_beside(category, seconds)
+            self.results.checks += checks
         for text in notes_on(self.results.checks):
             self.note(text)
 
@@ -333,7 +373,7 @@ class Session:
         """Without a module (or a declared tool) there is nothing to load and nothing to test."""
         broken = [step for step in builds.main.steps if not step.ok]
         if not broken:
-            return self.config.categories
+            return self._without_guest_after_a_finding()
         runnable = [row for row in self.config.categories if not row.needs_guest]
         stopped = [row for row in self.config.categories if row.needs_guest]
         what = "the module" if broken[0].name == "module" else f"the tool '{broken[0].name}'"
@@ -343,6 +383,16 @@ class Session:
             f"{what[0].upper()}{what[1:]} did not build: {broken[0].reason}."
         )
         return runnable
+
+    def _without_guest_after_a_finding(self) -> list[Category]:
+        """With --fail-fast no machine is started when a check has already failed."""
+        failed = [check for check in self.results.checks if not (check.ok or check.skipped)]
+        if not self.config.fail_fast or not failed or self.config.expectations:
+            return self.config.categories
+        stopped = [row for row in self.config.categories if row.needs_guest]
+        reason = f"not run: --fail-fast, and the check '{failed[0].name}' failed"
+        self.results.tests += not_run(stopped, reason)
+        return [row for row in self.config.categories if not row.needs_guest]
 
     def leave_out_finished(self, categories: list[Category]) -> list[Category]:
         """Of a resumed run, only what the earlier one did not finish; its results are taken over.
@@ -390,8 +440,16 @@ class Session:
             slowdown = self.target.slowdown
             context.slowdown = slowdown
             context.timeouts_s = {row.name: row.timeout_s * slowdown for row in categories}
-        self.tests = TestRun(context, self.target, self.rundir.path, self.emit, self.stages)
+        self.tests = TestRun(
+            context, self.target, self.rundir.path, self.emit, self.stages, self.stops_at
+        )
         self.tests.run(categories)
+
+    def stops_at(self, result: TestResult) -> bool:
+        """With --fail-fast, whether a test that ended so is the last one."""
+        config = self.config
+        bad = result.outcome in BAD and not is_expected(result, config.expectations)
+        return config.fail_fast and bad
 
     # -- endings ----------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -71,7 +71,10 @@ class TestRunResult:
 
 
 class TestRun:
-    """One pass over the categories, on one target (None: tests that need no kernel)."""
+    """One pass over the categories, on one target (None: tests that need no kernel).
+
+    After a test that `stop_at` names nothing more is run.
+    """
 
     __test__ = False
 
@@ -82,12 +85,15 @@ class TestRun:
         rundir: Path,
         emit: Emit,
         stages: Stages,
+        stop_at: Callable[[TestResult], bool] = lambda _result: False,
     ) -> None:
         self.context = context
         self.target = target
         self.rundir = rundir
         self.emit = emit
         self.stages = stages
+        self.stop_at = stop_at
+        self.stopped_at: TestResult | None = None
         self.result = TestRunResult()
 
     def run(self, categories: Sequence[Category]) -> TestRunResult:
@@ -99,6 +105,11 @@ class TestRun:
             broken_in = self._run_process(together)
             last = broken_in or together[-1]
             remaining = remaining[remaining.index(last) + 1 :]
+            if self.stopped_at is not None:
+                self._look_again(last)
+                reason = f"not run: --fail-fast, and '{self.stopped_at.id}' failed"
+                self.result.tests += not_run(remaining, reason)
+                break
             if broken_in or self._failed_in(last):
                 self._look_again(last)
                 if any(row.needs_guest for row in remaining):
@@ -365,11 +376,16 @@ class _Conversation:
             kernel_events=check.events,
         )
         self._record(message["id"], result, check)
+        if self.run.stop_at(result):
+            self.run.stopped_at = result
         must_replace = (
             outcome in (Outcome.CRASHED, Outcome.HUNG, Outcome.ERROR) or not check.answered
         )
         if must_replace and self.run.target is not None:
             self._break(message["id"], result)
+        elif self.run.stopped_at is not None:
+            self.broken_in = self._category(message["id"])
+            self._skip_rest(self.broken_in, "not run: --fail-fast, and a test before it failed")
         elif self._leaves_doubt(message["id"], result):
             # A failed test may leave a stuck mount or module: the next category starts clean.
             self.broken_in = self._category(message["id"])
@@ -411,6 +427,8 @@ class _Conversation:
             kernel_events=check.events,
         )
         self._record(identifier, result, check)
+        if self.run.stop_at(result):
+            self.run.stopped_at = result
         self._break(identifier, result)
 
     def _check_kernel(self, identifier: str, patience_s: float | None = None) -> KernelCheck:

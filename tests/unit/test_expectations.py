@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 from vexrun.errors import ConfigError
-from vexrun.expectations import Expectation, apply_expectations, load_expectations
+from vexrun.expectations import (
+    Expectation,
+    apply_expectations,
+    is_expected,
+    load_expectations,
+)
 from vexrun.results.model import Outcome, TestResult
 
 ID = "fsops/test_names.py::test_rename[over-a-file]"
@@ -136,3 +141,13 @@ def test_a_wrong_file_names_the_key(tmp_path: Path, text: str, words: str) -> No
 def test_what_is_not_toml_is_called_so(tmp_path: Path, text: bytes) -> None:
     with pytest.raises(ConfigError, match="is not valid TOML"):
         load_expectations(write(tmp_path, text))
+
+
+def test_an_expected_failure_is_no_reason_to_stop() -> None:
+    """--fail-fast goes on behind a recorded failure, and stops at a crash of the same test."""
+    known = [Expectation(test="fsops/test_x.py::test_y[*]", reason="a debt")]
+    result = TestResult(id="fsops/test_x.py::test_y[a]", category="fsops", outcome=Outcome.FAILED)
+    assert is_expected(result, known)
+    assert not is_expected(result, [])
+    assert not is_expected(result.model_copy(update={"outcome": Outcome.CRASHED}), known)
+    assert not is_expected(result.model_copy(update={"id": "fsops/test_x.py::test_z"}), known)

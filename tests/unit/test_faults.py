@@ -43,6 +43,7 @@ Tables = list[list[tuple[int, int, str, str]]]
         pytest.param([], [(0, 1000, "linear")], id="sound"),
         pytest.param([(0, 0, "dead")], [(0, 1000, "error")], id="all-dead"),
         pytest.param([(0, 0, "unwritable")], [(0, 1000, "flakey")], id="all-unwritable"),
+        pytest.param([(0, 0, "cut")], [(0, 1000, "flakey")], id="power-cut"),
         pytest.param(
             [(40, 8, "dead"), (16, 1, "dead")],
             [
@@ -77,7 +78,8 @@ def test_faults_become_a_table_without_gaps(
         if target == "linear":
             assert parameters == f"{disk} {start}"
         elif target == "flakey":
-            assert parameters == f"{disk} {start} 0 3600 1 error_writes"
+            feature = {"unwritable": "error_writes", "cut": "drop_writes"}[faults[0][2]]
+            assert parameters == f"{disk} {start} 0 3600 1 {feature}"
 
 
 def test_content_is_found_on_the_medium(disk: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,16 @@ def test_the_main_build_makes_everything(make_subject: MakeSubject) -> None:
     assert str(spec.ko_path) == "/var/lib/vexrun/build/demo/default/kernel/demo.ko"
 
 
+def test_the_second_build_is_of_the_module_alone(make_subject: MakeSubject) -> None:
+    """The module comes before any tool, so that tools cannot make a difference to it."""
+    subject = make_subject(TOOLS, module=MODULE)
+    main, again = BuildSpec.main(subject), BuildSpec.again(subject)
+    without = again.arguments("6.12-amd64", 4)
+    assert main.arguments("6.12-amd64", 4)[: len(without)] == without
+    assert "--tool" not in without
+    assert "--crate" not in without
+
+
 def test_a_variant_adds_to_the_main_build_in_a_directory_of_its_own(
     make_subject: MakeSubject,
 ) -> None:

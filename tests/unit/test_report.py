@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from vexrun.errors import ExitCode, InfrastructureError
-from vexrun.report import FORMATS, write_reports
+from vexrun.report import FORMATS, plots, write_reports
 from vexrun.report import formats as formats_module
 from vexrun.report.html import to_html
 from vexrun.report.json import to_json
@@ -28,6 +28,7 @@ from vexrun.report.text import LOG_WIDTH, WIDTH, to_text
 from vexrun.results.model import (
     FrameAddress,
     KernelEvent,
+    Measurement,
     Outcome,
     RunResults,
     StackFrame,
@@ -744,3 +745,30 @@ def test_a_figure_without_counterpart_is_shown_alone(how: str) -> None:
     shown = render(measured(), how)
     assert "vectors p50_ms" in shown
     assert "7.5" in shown
+
+
+def test_samples_are_plotted_and_each_says_its_value() -> None:
+    shown = render(measured(), "html")
+    (first, second) = re.findall(r'<svg class="strip".*?</svg>', shown)
+    # From 0 to 200: 50 and 100 of our own, 100 and 200 of ext4.
+    assert re.findall(r'<circle class="(\w+)" cx="([\d.]+)"', first) == [
+        ("own", "63.0"),
+        ("own", "120.0"),
+        ("other", "120.0"),
+        ("other", "234.0"),
+    ]
+    assert "<title>50 KiB/s</title>" in first
+    assert "<title>ext4 200 KiB/s</title>" in first
+    assert re.findall(r"<title>([^<]*)</title>", second)[-1] == "7.5"
+
+
+@pytest.mark.parametrize("samples", [[], [0, 0], [float("nan")], [-1]])
+def test_what_cannot_be_drawn_is_left_out(samples: list[float]) -> None:
+    figure = Measurement(name="odd", unit="", better="lower", samples=samples)
+    assert plots.strip(figure) == ""
+
+
+def test_names_in_a_plot_are_escaped() -> None:
+    figure = Measurement(name="<b>", unit="<i>", better="lower", samples=[1])
+    assert "<b>" not in plots.strip(figure)
+    assert "<i>" not in plots.strip(figure)

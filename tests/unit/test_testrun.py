@@ -16,7 +16,7 @@ from vexrun.categories import CATEGORIES, Category
 from vexrun.errors import InfrastructureError, TargetLostError
 from vexrun.events import Event, KernelEventSeen, Stages, TestFinished, TestsCollected, TestStarted
 from vexrun.guest.context import RunContext
-from vexrun.results.model import KernelEvent, Outcome, TestResult
+from vexrun.results.model import BAD, KernelEvent, Outcome, TestResult
 from vexrun.target.hang import HangReport
 from vexrun.target.kernel_watch import KernelCheck
 from vexrun.testrun import TestRun, not_run
@@ -194,6 +194,13 @@ def run(tmp_path: Path, make_subject: Callable[..., Any], monkeypatch: pytest.Mo
 
 def outcomes(tests: dict[str, TestResult]) -> dict[str, str]:
     return {identifier: test.outcome.value for identifier, test in tests.items()}
+
+
+@pytest.fixture
+def hasty(run: Run) -> Run:
+    """As `vexrun test --fail-fast`: any failure is the last thing that happens."""
+    run.run.stop_at = lambda result: result.outcome in BAD
+    return run
 
 
 # -- tests that end by themselves ----------------------------------------------------------------
@@ -565,3 +572,32 @@ def test_categories_that_could_not_begin_are_skipped_with_the_reason() -> None:
     assert [test.category for test in tests] == ["mount", "fsops"]
     assert {test.outcome for test in tests} == {Outcome.SKIPPED}
     assert {test.message for test in tests} == {"the module did not build"}
+
+
+# -- --fail-fast ---------------------------------------------------------------------------------
+
+
+def test_nothing_is_run_after_the_first_failure(hasty: Run) -> None:
+    hasty.plans["mount"] = [collected(M1, M2, M3, F1), *whole(M1), *whole(M2, "failed"), *whole(M3)]
+    tests = hasty(MOUNT, FSOPS)
+    assert outcomes(tests) == {M1: "passed", M2: "failed", M3: "skipped", "fsops/": "skipped"}
+    assert hasty.heard == [f"{M1} continue", f"{M2} stop"]
+    assert M2 in tests["fsops/"].message
+    assert hasty.teardown is None
+    assert hasty.target is not None
+    assert hasty.target.restores == 0, "a clean machine for nothing"
+
+
+def test_a_crash_is_a_first_failure_too(hasty: Run) -> None:
+    assert hasty.target is not None
+    hasty.plans["mount"] = [collected(M1, M2, F1), *whole(M1), *whole(M2)]
+    hasty.target.checks = [KernelCheck(events=[OOPS])]
+    assert outcomes(hasty(MOUNT, FSOPS)) == {M1: "crashed", M2: "skipped", "fsops/": "skipped"}
+    assert hasty.target.restores == 0
+
+
+def test_without_a_failure_haste_changes_nothing(hasty: Run) -> None:
+    hasty.plans["mount"] = [collected(M1, M2), *whole(M1), *whole(M2, "skipped", "lacks it")]
+    assert outcomes(hasty(MOUNT)) == {M1: "passed", M2: "skipped"}
+    assert hasty.teardown is not None
+    assert hasty.teardown.outcome is Outcome.PASSED

@@ -9,11 +9,12 @@ from vexrun.guest import disks_in_guest, faults_in_guest
 if TYPE_CHECKING:
     from vexrun.guest.fixtures import Guest
 
-#: (first sector, sectors or 0 for up to the end, "dead" or "unwritable")
+#: (first sector, sectors or 0 for up to the end, "dead", "unwritable" or "cut")
 Fault = tuple[int, int, str]
 
 ALL_DEAD: list[Fault] = [(0, 0, "dead")]
 ALL_UNWRITABLE: list[Fault] = [(0, 0, "unwritable")]
+POWER_CUT: list[Fault] = [(0, 0, "cut")]
 
 
 class FaultyDisk:

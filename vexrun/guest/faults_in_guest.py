@@ -27,6 +27,8 @@ _SPEC = 40
 _CREATE, _REMOVE, _SUSPEND, _LOAD = 3, 4, 6, 9
 _FLAG_SUSPEND, _FLAG_SKIP_LOCKFS, _FLAG_NOFLUSH = 1 << 1, 1 << 10, 1 << 11
 
+#: Features of dm-flakey, by what they are called here.
+_FLAKEY = {"unwritable": "error_writes", "cut": "drop_writes"}
 #: What a piece of the disk may be: first sector, sectors, target, parameters.
 _Piece = tuple[int, int, str, str]
 
@@ -70,8 +72,9 @@ def make(disk: str) -> str:
 def set_faults(disk: str, faults: list[tuple[int, int, str]]) -> None:
     """Exchange the table: each fault is (first sector, sectors, kind), the rest is sound.
 
-    `dead` fails every access, `unwritable` every write. A length of 0 means up to the end. What
-    is in flight is not waited for and nothing is frozen, as with a disk that dies.
+    `dead` fails every access, `unwritable` every write; `cut` forgets every write and says that it
+    was done, as if the power had been cut. A length of 0 means up to the end. What is in flight
+    is not waited for and nothing is frozen, as with a disk that dies.
     """
     device = os.path.realpath(disk)
     end = disks_in_guest.size(disk) // _SECTOR
@@ -83,9 +86,9 @@ def set_faults(disk: str, faults: list[tuple[int, int, str]]) -> None:
         length = length or end - start
         if kind == "dead":
             table.append((start, length, "error", ""))
-        elif kind == "unwritable":
+        elif kind in _FLAKEY:
             # Up for 0 s, down for an hour; reads pass.
-            parameters = f"{device} {start} 0 3600 1 error_writes"
+            parameters = f"{device} {start} 0 3600 1 {_FLAKEY[kind]}"
             table.append((start, length, "flakey", parameters))
         at = start + length
     _command(_LOAD, 0, table)

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from vexrun.report import summary
+from vexrun.report import plots, summary
 from vexrun.report.printable import one_line, printable, shortened
 from vexrun.results.model import KernelEvent, Outcome, RunResults, TestResult, Verdict
 
@@ -55,6 +55,7 @@ def to_html(results: RunResults, console_tail: str = "") -> str:
     return _template().render(
         results=results,
         summary=summary,
+        plots=plots,
         Outcome=Outcome,
         clean=summary.is_clean_pass(results),
         void=results.verdict is Verdict.ERROR,

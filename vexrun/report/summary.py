@@ -17,6 +17,7 @@ from vexrun.results.model import (
     EXECUTED,
     FrameAddress,
     KernelEvent,
+    Measurement,
     Outcome,
     RunResults,
     StackFrame,
@@ -540,6 +541,7 @@ class MeasurementRow:
     value: str
     ratio: str
     judgement: str
+    measurement: Measurement
 
 
 def measurements(results: RunResults) -> list[MeasurementRow]:
@@ -554,6 +556,7 @@ def measurements(results: RunResults) -> list[MeasurementRow]:
                 one_line(value, 40),
                 f"{found} of ext4" if found else "",
                 f"{measurement.better} is better, {counted(len(measurement.samples), 'sample')}",
+                measurement,
             )
         )
     return rows

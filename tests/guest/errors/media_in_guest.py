@@ -109,6 +109,33 @@ def old_or_new(root, note):
             )
 
 
+def synced_then_cut(root, disk, lacks):
+    """Changes of every kind, then sync, and from then on nothing reaches the disk.
+
+    Returns the note of what must be there when the power is back.
+    """
+    made = Tree(root)
+    made.create("first", 50_000)
+    made.create("old", 3000)
+    if "mkdir" not in lacks:
+        made.mkdir("d")
+        made.create("d/deep", 30_000)
+    made.settle()
+    os.sync()
+    made.write("first", 20_000, 9000)
+    made.create("gone", 9000)
+    made.unlink("gone")
+    if "rename" not in lacks:
+        made.rename("old", "new")
+    if "mkdir" not in lacks:
+        made.mkdir("d/e")
+        made.create("d/e/last", 5000)
+    note = made.settle()
+    os.sync()
+    faults_in_guest.set_faults(disk, [(0, 0, "cut")])
+    return note
+
+
 # -- the disk is gone -------------------------------------------------------------------------
 
 
@@ -171,6 +198,9 @@ def use_without_disk(root, workdir, before, lacks, lose, disk):
         faults_in_guest.unplug(disk)
     else:
         faults_in_guest.set_faults(disk, [(0, 0, "dead")])
+    # What was cached of the metadata would hide that it cannot be read any more.
+    with open("/proc/sys/vm/drop_caches", "w") as file:
+        file.write("3")
     read_or_refused(root, before, attempt)
     attempt("statfs", os.statvfs, root)
     if fd >= 0:

@@ -7,7 +7,7 @@ each test the disk is sound again, and the filesystem has to work on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import media_in_guest as guest_code
@@ -93,6 +93,28 @@ def test_failed_writes_are_reported(
     if filesystem.try_mount(faulty.path)[0] == 0:
         in_guest(guest_code.old_or_new, filesystem.path, made)
         filesystem.umount()
+
+
+@pytest.mark.needs_operations("write", "create", "unlink", "persistence")
+def test_synced_content_outlives_a_power_cut(
+    faulty: FaultyDisk,
+    filesystem: Filesystem,
+    in_guest: GuestPython,
+    lacks: list[str],
+    note: Callable[[str], None],
+) -> None:
+    """No write after sync(2) reaches the disk: what was there at the sync is there."""
+    filesystem.mount(faulty.path)
+    made = in_guest(guest_code.synced_then_cut, filesystem.path, faulty.disk, lacks)
+    filesystem.umount()
+    faulty.fail([])
+    faulty.forget()
+    status, said = filesystem.try_mount(faulty.path)
+    if status != 0:
+        note(f"After a power cut the filesystem asks for its fsck first: mount says {said}.")
+        return
+    in_guest(verify, filesystem.path, made)
+    filesystem.umount()
 
 
 @pytest.mark.parametrize("lose", ["dead", "unplug"])

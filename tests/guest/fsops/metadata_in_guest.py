@@ -76,6 +76,29 @@ def timed(root):
     return tree.settle(), wanted
 
 
+def timed_directory(root):
+    """Every change of its names moves a directory's modification time on."""
+    tree = Tree(root)
+    tree.mkdir("d")
+    tree.create("d/old", 10)
+    steps = [
+        ("creating a file", lambda: tree.create("d/new", 10)),
+        ("removing a file", lambda: tree.unlink("d/old")),
+        ("making a directory", lambda: tree.mkdir("d/sub")),
+        ("removing a directory", lambda: tree.rmdir("d/sub")),
+    ]
+    for what, step in steps:
+        with optional("setting times"):
+            os.utime(tree.path("d"), (1_000_000_000, 1_000_000_000))
+        step()
+        moved = int(os.stat(tree.path("d")).st_mtime)
+        assert moved > 1_600_000_000, (
+            f"{what} left the modification time of its directory at {moved}; if times are not "
+            'kept on purpose, add "timestamps" to filesystem.lacks'
+        )
+    return tree.settle()
+
+
 def check_times(root, wanted):
     for name, when in wanted.items():
         got = os.lstat(f"{root}/{name}").st_mtime

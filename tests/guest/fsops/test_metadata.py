@@ -25,6 +25,11 @@ def test_modification_times(survives: Scenario) -> None:
     survives(guest_code.timed, also=guest_code.check_times)
 
 
+@pytest.mark.needs_operations("timestamps", "mkdir", "unlink")
+def test_modification_times_of_directories(survives: Scenario) -> None:
+    survives(guest_code.timed_directory)
+
+
 @pytest.mark.needs_operations("mknod")
 @pytest.mark.parametrize("kind", ["fifo", "char", "block"])
 def test_special_files(survives: Scenario, kind: str) -> None:

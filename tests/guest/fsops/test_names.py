@@ -69,6 +69,7 @@ def test_many_hard_links(survives: Scenario) -> None:
     "lengths",
     [
         pytest.param([1, 13, 39, 40, 58, 59, 60, 61, 64], id="in-the-inode-and-just-beyond"),
+        pytest.param([95, 96, 119, 120, 121, 126, 127, 128, 159, 160], id="in-larger-inodes"),
         pytest.param([200, 255, 256, 500], id="in-a-block"),
         pytest.param([1000, 1022], id="nearly-1KiB"),
     ],

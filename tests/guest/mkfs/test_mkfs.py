@@ -89,7 +89,9 @@ def test_too_small_disk(filesystem: Filesystem, scratch: Scratch) -> None:
     )
 
 
+@pytest.mark.needs_operations("write", "create")
 def test_missing_device_is_an_error(filesystem: Filesystem) -> None:
+    """Not of what makes images: mksquashfs and mkfs.erofs are to make the file they are given."""
     path = "/dev/vexrun-no-such-disk"
     status, said = filesystem.try_mkfs(path)
     left = filesystem.guest.exists(path)

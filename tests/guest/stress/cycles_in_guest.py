@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import stat
 import time
 
 from parallel_in_guest import finish, start
@@ -46,20 +47,60 @@ def mounts(device, mount, kind, options, lacks, name, rounds, each):
     Returns (what every mount leaves in memory, the module's references before and after).
     """
     before = _references(name)
+    writable = not {"write", "create", "unlink"} & set(lacks)
+    if writable and "persistence" not in lacks:
+        _with_names(device, mount, kind, options, lacks)
 
     def cycle():
         said = mounting_in_guest.try_mount(device, mount, kind, options)
         assert not said, f"mounting it again fails with {said}"
         try:
-            os.listdir(mount)
+            _look_around(mount)
             os.statvfs(mount)
-            if not {"write", "create", "unlink"} & set(lacks):
+            if writable:
                 _used(mount, lacks)
         finally:
             mounting_in_guest.umount(mount)
 
     left = memory_in_guest.growth(cycle, rounds, each)
     return left, before, _references(name)
+
+
+def _with_names(device, mount, kind, options, lacks):
+    """Names to look up, in directories of their own: what a lookup keeps is kept for each."""
+    said = mounting_in_guest.try_mount(device, mount, kind, options)
+    assert not said, f"mounting it fails with {said}"
+    try:
+        for name in ["."] if "mkdir" in lacks else [".", "d1", "d2", "d3"]:
+            if name != ".":
+                os.mkdir(f"{mount}/{name}")
+            os.close(os.open(f"{mount}/{name}/here", os.O_CREAT | os.O_WRONLY, 0o644))
+    finally:
+        mounting_in_guest.umount(mount)
+
+
+def _look_around(mount):
+    """Look up some names of the root, and some below each."""
+    for name in os.listdir(mount)[:12]:
+        path = f"{mount}/{name}"
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            for below in os.listdir(path)[:6]:
+                os.lstat(f"{path}/{below}")
+
+
+def refusals(device, mount, kind, options, rounds, each):
+    """Have the mount of a disk without a filesystem refused `each` times a round.
+
+    Returns what every refusal leaves in memory.
+    """
+
+    def cycle():
+        said = mounting_in_guest.try_mount(device, mount, kind, options)
+        if not said:
+            mounting_in_guest.umount(mount)
+        assert said, "a disk full of noise was mounted"
+
+    return memory_in_guest.growth(cycle, rounds, each)
 
 
 def _used(mount, lacks):

@@ -82,6 +82,25 @@ def test_mounting_leaves_no_memory_behind(
     )
 
 
+def test_refused_mounts_leave_no_memory_behind(
+    filesystem: Filesystem, scratch: Scratch, in_guest: GuestPython, context: RunContext
+) -> None:
+    """Dozens of mounts of a disk without a filesystem: what each had taken, it gives back."""
+    if not filesystem.is_block:
+        pytest.skip("the subject file declares a nodev filesystem, which has no disk")
+    scratch.fill_random(scratch.second)
+    left = in_guest(
+        guest_code.refusals,
+        scratch.second,
+        MOUNT_POINT,
+        filesystem.type,
+        ",".join(filesystem.declared.options),
+        ROUNDS,
+        cycles(context),
+    )
+    assert not left, f"every mount that is refused leaves behind {left}"
+
+
 def test_mounting_races_with_users(
     formatted: str,
     filesystem: Filesystem,
