@@ -556,6 +556,33 @@ def sync_twice():
     os.sync()
 
 
+def name_limit(root, lacks):
+    """Bytes of the longest name: what statfs says, or what works where statfs is not to be asked.
+
+    A character of exfat and vfat can have 6 bytes; the names of our tests have one for each.
+    """
+    if not {"statfs", "longnames"} & set(lacks):
+        limit = os.statvfs(root).f_namemax
+        assert limit > 0, f"statfs says that names have up to {limit} bytes"
+        return min(limit, 255)
+    if "unlink" in lacks:
+        raise Refused("how long a name may be cannot be found out without statfs and unlink")
+    low, high = 1, 255
+    while low < high:
+        middle = (low + high + 1) // 2
+        path = f"{root}/{'l' * middle}"
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            high = middle - 1
+        else:
+            os.unlink(path)
+            low = middle
+    return low
+
+
 def free_space(path):
     """Free bytes, free inodes, block size and the other numbers of statfs."""
     sync_twice()

@@ -11,7 +11,7 @@ import os
 import signal
 import stat
 
-from tree_in_guest import Tree, check_content, optional, pattern
+from tree_in_guest import Tree, check_content, name_limit, optional, pattern
 
 #: A row may also work where an operation is new or optional; it is then undone by the caller.
 WORKS = "success"
@@ -194,8 +194,7 @@ def too_long(root, lacks):
     """Every operation with a name one byte too long, and with a path that is too long."""
     tree = Tree(root)
     tree.create("file", 100)
-    # exfat and vfat count characters of up to 6 bytes; ours have one.
-    limit = min(os.statvfs(root).f_namemax, 255)
+    limit = name_limit(root, lacks)
     name, longest = tree.path("n" * (limit + 1)), "m" * limit
     file, path = tree.path("file"), f"{root}{'/.' * 2100}/file"
     rows, lookup = [], "ENAMETOOLONG|ENOENT"  # there is no such file either
@@ -205,10 +204,12 @@ def too_long(root, lacks):
             (f"creating {what}", "ENAMETOOLONG", _open, long, os.O_CREAT | os.O_WRONLY),
             (f"stat of {what}", lookup, os.stat, long),
             (f"unlinking {what}", lookup, os.unlink, long),
-            (f"renaming to {what}", "ENAMETOOLONG", os.rename, file, long),
-            (f"renaming {what}", lookup, os.rename, long, file),
-            (f"mkdir of {what}", "ENAMETOOLONG", os.mkdir, long),
         ]
+        if "rename" not in lacks:
+            rows.append((f"renaming to {what}", "ENAMETOOLONG", os.rename, file, long))
+            rows.append((f"renaming {what}", lookup, os.rename, long, file))
+        if "mkdir" not in lacks:
+            rows.append((f"mkdir of {what}", "ENAMETOOLONG", os.mkdir, long))
         if "hardlink" not in lacks:
             rows.append((f"linking to {what}", "ENAMETOOLONG", os.link, file, long))
         if "symlink" not in lacks:

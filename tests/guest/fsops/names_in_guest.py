@@ -3,7 +3,7 @@
 import errno
 import os
 
-from tree_in_guest import Tree, fails_with, pattern
+from tree_in_guest import Tree, fails_with, name_limit, pattern
 
 
 def renamed(root):
@@ -261,9 +261,10 @@ def symlinked_directories(root):
     return tree.settle()
 
 
-def longest_names(root, namemax):
-    """Names of every length near the longest one that statfs promises."""
+def longest_names(root, lacks):
+    """Names of every length near the longest one."""
     tree = Tree(root)
+    namemax = name_limit(root, lacks)
     lengths = sorted({1, 2, 7, 8, 11, 12, 13, 14, 15, 26, 27, namemax - 1, namemax})
     for length in (n for n in lengths if 0 < n <= namemax):
         tree.create("".join("abcdefghij"[n % 10] for n in range(length)), 600 + length)

@@ -39,7 +39,7 @@ def test_fresh_filesystem_is_empty_and_works(
     filesystem.mount(prepared)
     # One that cannot be written is not empty: mkfs puts its content there.
     if not {"write", "create"} & set(lacks):
-        in_guest(guest_code.assert_empty, filesystem.path)
+        in_guest(guest_code.assert_empty, filesystem.path, lacks)
         note = in_guest(guest_code.tree, filesystem.path, lacks)
         filesystem.remount_cold(fsck=True)
         in_guest(verify, filesystem.path, note)
@@ -58,7 +58,7 @@ def test_old_files_are_gone(
     filesystem.umount()
     filesystem.mkfs(scratch.main)
     filesystem.mount(scratch.main)
-    in_guest(guest_code.assert_empty, filesystem.path)
+    in_guest(guest_code.assert_empty, filesystem.path, lacks)
     after = in_guest(guest_code.space, filesystem.path)
     assert after == before, f"a fresh filesystem has {before} free, formatted again {after}"
     filesystem.umount()

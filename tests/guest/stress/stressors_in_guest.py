@@ -1,13 +1,13 @@
 """What lies beside stress-ng's own files. Runs in the guest."""
 
-from tree_in_guest import Tree, free_space
+from tree_in_guest import Tree, name_limit
 
 #: Directory that stress-ng works in; it must be empty again afterwards.
 PLACE = "place"
 
 
-def space(mount):
-    return free_space(mount)
+def longest_name(mount, lacks):
+    return name_limit(mount, lacks)
 
 
 def bystanders(root):

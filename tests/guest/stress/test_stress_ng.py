@@ -22,11 +22,10 @@ def test_stressors(
     stressors = stress_ng.suitable(group, survives.lacks)
     if not stressors:
         pytest.skip(f"the subject file declares that it lacks what '{group}' stressors need")
-    space = survives.in_guest(guest_code.space, survives.mounted.path)
-    if space["namemax"] < stress_ng.LONGEST_NAME:
+    longest = survives.in_guest(guest_code.longest_name, survives.mounted.path, survives.lacks)
+    if longest < stress_ng.LONGEST_NAME:
         pytest.skip(
-            f"names have up to {space['namemax']} bytes here, and stress-ng's have "
-            f"{stress_ng.LONGEST_NAME}"
+            f"names have up to {longest} bytes here, and stress-ng's have {stress_ng.LONGEST_NAME}"
         )
     made = survives.run(guest_code.bystanders)
     seconds = 3 if context.slowdown > 2 else 10
