@@ -51,6 +51,15 @@ def _nothing_to_format(subject: Subject, _source: Path | None) -> str:
     return "the subject file declares a nodev filesystem, which has no mkfs"
 
 
+def _nothing_to_go_wrong(subject: Subject, _source: Path | None) -> str:
+    lacked = subject.filesystem.lacked_operations
+    if subject.filesystem.backing is Backing.BLOCK or "write" in lacked:
+        return ""
+    if not {"create", "unlink"} & lacked:
+        return ""
+    return "there is no disk to fail, and no file can be created and removed"
+
+
 def _nothing_to_measure(subject: Subject, _source: Path | None) -> str:
     if {"write", "create", "unlink"} & subject.filesystem.lacked_operations:
         return "the subject file declares that files cannot be created, written and removed"
@@ -99,7 +108,10 @@ CATEGORIES: dict[str, Category] = {
             missing=_no_own_tests,
         ),
         Category(
-            "errors", "full disks, bad arguments, missing rights, failing media", timeout_s=30.0
+            "errors",
+            "full disks, bad arguments, missing rights, failing media",
+            timeout_s=30.0,
+            missing=_nothing_to_go_wrong,
         ),
         Category(
             "stress",

@@ -66,3 +66,30 @@ def test_names_of_suites_and_scripts_are_their_own(key: str, make_subject: MakeS
     with pytest.raises(ConfigError) as caught:
         make_subject(twice)
     assert f"[[{key}]] need names of their own" in (caught.value.evidence or "")
+
+
+@pytest.mark.parametrize(
+    ("filesystem", "left_out"),
+    [
+        ('mkfs = "true"', []),
+        ('mkfs = "true"\nlacks = ["create", "unlink"]', ["perf"]),
+        ('backing = "nodev"', ["mkfs"]),
+        ('backing = "nodev"\nlacks = ["write"]', ["mkfs", "perf"]),
+        ('backing = "nodev"\nlacks = ["create"]', ["mkfs", "errors", "perf"]),
+    ],
+)
+def test_what_a_filesystem_lacks_can_leave_a_category_empty(
+    filesystem: str, left_out: list[str], make_subject: MakeSubject
+) -> None:
+    """Each would fail a sound module: a category in which no test ran is a failure."""
+    subject = make_subject(filesystem=f'type = "demo"\n{filesystem}')
+    rows = [row for row in CATEGORIES.values() if row.needs_guest and row.name != "own"]
+    kept, notes = without_missing(rows, [], subject, None)
+    assert [row.name for row in rows if row not in kept] == left_out
+    assert len(notes) == len(left_out)
+
+
+@pytest.mark.parametrize("name", ["mkfs", "errors", "perf"])
+def test_what_was_asked_for_by_name_stays(name: str, make_subject: MakeSubject) -> None:
+    subject = make_subject(filesystem='type = "demo"\nbacking = "nodev"\nlacks = ["create"]')
+    assert without_missing([CATEGORIES[name]], [name], subject, None)[0] == [CATEGORIES[name]]

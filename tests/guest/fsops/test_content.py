@@ -90,8 +90,17 @@ def test_holes_read_as_zeros(survives: Scenario, offsets: list[int]) -> None:
 
 
 @pytest.mark.needs_operations("sparse", "largefile")
-@pytest.mark.parametrize("offset", [70 * MIB, 200 * MIB], ids=["70MiB", "200MiB"])
+@pytest.mark.parametrize(
+    "offset",
+    [
+        pytest.param(70 * MIB, id="70MiB"),
+        pytest.param(200 * MIB, id="200MiB"),
+        pytest.param((1 << 31) - 2000, id="across-2GiB"),
+        pytest.param((1 << 32) - 2000, id="across-4GiB"),
+    ],
+)
 def test_write_at_a_far_offset(survives: Scenario, offset: int) -> None:
+    """What wraps around at 2 or 4 GiB lands on the beginning of the file, which is looked at."""
     made, places = survives.run(guest_code.far_offset, offset)
     survives.cool()
     clean = survives.can_clean
