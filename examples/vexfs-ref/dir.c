@@ -330,6 +330,8 @@ static int vexfs_ref_readdir(struct file *file, struct dir_context *context)
 				brelse(bh);
 				return 0;
 			}
+			/* Behind it: getdents() tells of damage only in a call that meets no name. */
+			context->pos = start + offset + le16_to_cpu(entry->d_rec_len);
 		}
 		brelse(bh);
 		context->pos = start + VEXFS_REF_BLOCK_SIZE;

@@ -131,9 +131,26 @@ static int vexfs_ref_mmap(struct file *file, struct vm_area_struct *vma)
 	return 0;
 }
 
+/* The inodes of all directories on the way to a name; their blocks are metadata of the volume. */
+static int vexfs_ref_sync_parents(struct dentry *name)
+{
+	struct dentry *dentry = dget(name);
+	int error = 0;
+
+	while (!error && !IS_ROOT(dentry)) {
+		struct dentry *parent = dget_parent(dentry);
+
+		dput(dentry);
+		dentry = parent;
+		error = sync_inode_metadata(d_inode(dentry), 1);
+	}
+	dput(dentry);
+	return error;
+}
+
 /*
  * fsync writes the file, and all metadata of the volume: its inode, block map, bitmaps and the
- * directories that name it are then on the medium, whatever order they were changed in.
+ * directories that lead to it are then on the medium, whatever order they were changed in.
  */
 int vexfs_ref_fsync(struct file *file, loff_t start, loff_t end, int datasync)
 {
@@ -142,6 +159,8 @@ int vexfs_ref_fsync(struct file *file, loff_t start, loff_t end, int datasync)
 	int error = file_write_and_wait_range(file, start, end);
 	int other = sync_inode_metadata(inode, 1);
 
+	error = error ? error : other;
+	other = vexfs_ref_sync_parents(file->f_path.dentry);
 	error = error ? error : other;
 	other = sync_blockdev(bdev);
 	error = error ? error : other;

@@ -20,6 +20,7 @@ import ctypes
 import errno
 import os
 import random
+import signal
 import stat
 import struct
 import subprocess
@@ -40,6 +41,8 @@ REFUSALS = {errno.EINVAL, errno.EIO}
 REFUSED, TOLD, EITHER = "refused", "told", "either"
 #: Volumes of each kind of damage that are made without --all.
 A_FEW = 12
+#: For one volume. Even an emulated machine needs seconds.
+PATIENCE_S = 60
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -309,6 +312,7 @@ def all_damage(good, chance, few):
 
 def examine(volume, what, bad, must):
     """fsck it, mount it, use it. Returns whether a mount refused it."""
+    expect_an_end(what)
     volume.write(bad)
     checked = subprocess.run([volume.fsck, volume.device], stdout=subprocess.DEVNULL).returncode
     if checked not in (0, 4) or (must != EITHER and checked != 4):
@@ -343,6 +347,13 @@ def links_are_counted_up_to(limit, volume):
         raise SystemExit(f"a file with many links: mount says {errno.errorcode[code]}")
 
 
+def expect_an_end(what):
+    """What is called again and again by a program must come to an end as well."""
+    late = f"{what}: no end after {PATIENCE_S} s"
+    signal.signal(signal.SIGALRM, lambda *_: sys.exit(late))
+    signal.alarm(PATIENCE_S)
+
+
 def damage_is_told(volume):
     """Where the kernel cannot but notice, whoever asks gets EIO."""
 
@@ -373,6 +384,7 @@ def damage_is_told(volume):
         ),
         ("a record that leaves its block", long_record, lambda root: os.listdir(f"{root}/full")),
     ):
+        expect_an_end(what)
         volume.write(bad)
         if code := volume.mounted(partial(fails, what, work)):
             raise SystemExit(f"{what}: mount says {errno.errorcode[code]}")
