@@ -129,6 +129,7 @@ class Session:
                 subject_file=str(config.subject_file),
             ),
             target=TargetInfo(kind=config.target.value, suite=config.suite.name),
+            isolation=config.isolation.value,
         )
 
     def emit(self, event: Event) -> None:
@@ -441,7 +442,13 @@ class Session:
             context.slowdown = slowdown
             context.timeouts_s = {row.name: row.timeout_s * slowdown for row in categories}
         self.tests = TestRun(
-            context, self.target, self.rundir.path, self.emit, self.stages, self.stops_at
+            context,
+            self.target,
+            self.rundir.path,
+            self.emit,
+            self.stages,
+            self.stops_at,
+            self.config.isolation,
         )
         self.tests.run(categories)
 
@@ -497,6 +504,7 @@ class Session:
             results.kernel_events += found.kernel_events
             results.measurements += found.measurements
             results.notes += found.notes
+            results.restores = found.restores
             self._prove_identity(found.module_identity)
         self._decode_events()
         if self.source is not None:

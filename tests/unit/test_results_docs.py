@@ -25,6 +25,7 @@ SECTIONS = {
     model.Check: "`checks[]`",
     model.Measurement: "`measurements[]`",
     model.TargetInfo: "`target`",
+    model.RestoreCost: "`restores`",
     model.TestResult: "`tests[]`",
     model.KernelEvent: "`kernel_events[]`",
     model.StackFrame: "`kernel_events[].frames[]`",

@@ -16,6 +16,7 @@ from vexrun.categories import CATEGORIES, Category
 from vexrun.errors import InfrastructureError, TargetLostError
 from vexrun.events import Event, KernelEventSeen, Stages, TestFinished, TestsCollected, TestStarted
 from vexrun.guest.context import RunContext
+from vexrun.isolation import Isolation
 from vexrun.results.model import BAD, KernelEvent, Outcome, TestResult
 from vexrun.target.hang import HangReport
 from vexrun.target.kernel_watch import KernelCheck
@@ -151,12 +152,17 @@ class FakeTarget:
 
 
 class Run:
-    """A TestRun whose test processes do what `plans` says for the first category of each."""
+    """A TestRun whose test processes do what `plans` says for the first category of each.
+
+    Processes after the first one of a category do what `later` says, one after the other.
+    """
 
     def __init__(self, directory: Path, context: RunContext, target: FakeTarget | None) -> None:
         self.directory = directory
         self.target = target
         self.plans: dict[str, list[Step]] = {}
+        self.later: dict[str, list[list[Step]]] = {}
+        self.told_done: list[list[str]] = []  # RunContext.done, by process
         self.events: list[Event] = []
         self.teardown: TestResult | None = None
         self.stages = Stages(self.events.append)
@@ -164,7 +170,10 @@ class Run:
         self.run._pytest_argv = self._argv
 
     def _argv(self, categories: Any) -> list[str]:
-        steps = json.dumps(self.plans[categories[0].name])
+        name = categories[0].name
+        context = RunContext.model_validate_json((self.directory / "context.json").read_text())
+        self.told_done.append(context.done)
+        steps = json.dumps(self.plans.pop(name) if name in self.plans else self.later[name].pop(0))
         return [sys.executable, "-I", "-S", "-c", PROCESS, steps, str(self.directory / "heard")]
 
     def __call__(self, *categories: Category) -> dict[str, TestResult]:
@@ -459,6 +468,106 @@ def test_a_test_process_that_dies_with_the_kernel_is_the_kernels_crash(run: Run)
     run.target.checks = [KernelCheck([OOPS.model_copy()])]
     run.plans["mount"] = [collected(M1), started(M1), {"die": 9}]
     assert run(MOUNT)[M1].outcome is Outcome.CRASHED
+
+
+# -- a clean machine for each test, or only one ---------------------------------------------------
+
+
+@pytest.fixture
+def isolated(run: Run) -> Run:
+    run.run.isolation = Isolation.TEST
+    return run
+
+
+def test_each_test_may_have_a_machine_of_its_own(isolated: Run) -> None:
+    isolated.plans["build"] = [collected(B1, M1, M2, F1), *whole(B1), *whole(M1), *whole(M2)]
+    isolated.later["mount"] = [[collected(M2, F1), *whole(M2), *whole(F1)]]
+    isolated.plans["fsops"] = [collected(F1), *whole(F1)]
+    assert outcomes(isolated(BUILD, MOUNT, FSOPS)) == dict.fromkeys((B1, M1, M2, F1), "passed")
+    # What needs no machine goes on in one process; the last one is torn down as always.
+    assert isolated.heard == [f"{B1} continue", *(f"{each} stop" for each in (M1, M2, F1))]
+    assert isolated.told_done == [[], [B1, M1], [B1, M1, M2]]
+    assert isolated.target is not None
+    assert isolated.target.restores == 2
+    assert isolated.run.result.restores.count == 2
+    assert isolated.teardown is not None
+    assert isolated.teardown.outcome is Outcome.PASSED
+
+
+def test_a_crash_costs_one_test_where_each_has_its_machine(isolated: Run) -> None:
+    assert isolated.target is not None
+    isolated.target.checks = [KernelCheck([OOPS.model_copy()])]
+    isolated.plans["mount"] = [collected(M1, M2, M3), *whole(M1)]
+    isolated.later["mount"] = [
+        [collected(M2, M3), started(M2), {"die": 9}],
+        [collected(M3), *whole(M3, "hung", "20 s")],
+    ]
+    assert outcomes(isolated(MOUNT)) == {M1: "crashed", M2: "error", M3: "hung"}
+    assert isolated.target.restores == 2
+    assert isolated.teardown is None
+
+
+def test_what_a_test_leaves_behind_is_its_own_where_each_has_its_machine(isolated: Run) -> None:
+    assert isolated.target is not None
+    isolated.target.checks = [KernelCheck(), KernelCheck([OOPS.model_copy()])]
+    isolated.plans["mount"] = [collected(M1, M2), *whole(M1)]
+    isolated.later["mount"] = [[collected(M2), *whole(M2)]]
+    tests = isolated(MOUNT)
+    late = tests.pop(f"teardown/after_{M1}")
+    assert (late.outcome, late.category) == (Outcome.CRASHED, "teardown")
+    assert outcomes(tests) == {M1: "passed", M2: "passed"}
+
+
+@pytest.fixture
+def on_one_machine(run: Run) -> Run:
+    run.run.isolation = Isolation.NONE
+    return run
+
+
+def test_a_machine_may_be_kept_whatever_happens_to_its_kernel(on_one_machine: Run) -> None:
+    run = on_one_machine
+    assert run.target is not None
+    run.target.checks = [KernelCheck([OOPS.model_copy()])]
+    run.plans["mount"] = [
+        collected(M1, M2, F1),
+        *whole(M1),
+        *whole(M2, "failed", "x"),
+        *whole(F1),
+    ]
+    assert outcomes(run(MOUNT, FSOPS)) == {M1: "crashed", M2: "failed", F1: "passed"}
+    assert run.target.restores == 0
+    assert run.teardown is None, "what a broken kernel says last is the same event's doing"
+
+
+def test_a_machine_that_is_kept_is_torn_down(on_one_machine: Run) -> None:
+    on_one_machine.plans["mount"] = [collected(M1, M2), *whole(M1, "failed", "x"), *whole(M2)]
+    on_one_machine(MOUNT)
+    assert on_one_machine.teardown is not None
+
+
+@pytest.mark.parametrize("how", ["dead", "hung", "lost", "abandoned"])
+def test_without_another_machine_nothing_is_run_after_it_is_lost(
+    on_one_machine: Run, how: str
+) -> None:
+    run = on_one_machine
+    assert run.target is not None
+    if how == "dead":
+        run.target.checks = [KernelCheck([OOPS.model_copy()], answered=False)]
+        steps = whole(M1)
+    elif how == "abandoned":
+        run.target.noticed = HangReport("livelock: CPU 1 runs in demo_mount")
+        steps = [started(M1), {"sleep": 60}]
+    else:
+        steps = whole(M1, how, "20 s")
+    run.plans["mount"] = [collected(M1, M2, F1), *steps]
+    tests = run(MOUNT, FSOPS, CATEGORIES["own"])
+    assert [test.outcome.value for test in tests.values()][1:] == ["skipped"] * 3
+    assert list(tests) == [M1, M2, F1, "own/"]
+    for skipped in (M2, F1, "own/"):
+        assert tests[skipped].message.startswith(f"not run: the machine broke in '{M1}' (")
+        assert tests[skipped].message.endswith("with --isolation none there is no other")
+    assert run.target.restores == 0
+    assert run.teardown is None
 
 
 # -- a clean machine for the next category -------------------------------------------------------

@@ -19,6 +19,7 @@ from vexrun.results.model import (
     KernelEvent,
     Measurement,
     Outcome,
+    RestoreCost,
     RunResults,
     StackFrame,
     TestResult,
@@ -470,7 +471,19 @@ def _target(results: RunResults) -> FactGroup:
     group.add("image manifest", target.image_manifest_sha256)
     if target.kind == "vm":
         group.add("start", "RAM snapshot" if target.restored_from_snapshot else "cold boot")
+        group.add("isolation", f"{results.isolation}, {_restores(results.restores)}")
     return group
+
+
+def _restores(cost: RestoreCost) -> str:
+    """`3 clean machines in 14.2 s (4.7 s each, at most 5.1 s)`."""
+    if not cost.count:
+        return "no machine was replaced"
+    each = cost.total_s / cost.count
+    return (
+        f"{counted(cost.count, 'clean machine')} in {cost.total_s:.1f} s "
+        f"({each:.1f} s each, at most {cost.longest_s:.1f} s)"
+    )
 
 
 def _unless(known: object | None) -> Tone:
@@ -528,6 +541,8 @@ def _rerun(results: RunResults, only: list[str]) -> str:
     elif results.target.backend not in (None, "qemu"):
         argv += ["--backend", str(results.target.backend)]
     argv += ["--only", ",".join(only)]
+    if results.isolation != "group":
+        argv += ["--isolation", results.isolation]
     if results.target.kind == "vm":
         argv.append("--keep")
     return shlex.join(argv)
