@@ -136,6 +136,9 @@ def test(
     ] = Isolation.GROUP,
     as_json: Annotated[bool, typer.Option("--json", help="results.json on stdout.")] = False,
     keep: Annotated[bool, typer.Option(help="Leave the machine up afterwards.")] = False,
+    core: Annotated[
+        bool, typer.Option("--core/--no-core", help="Keep the memory of a kernel that died.")
+    ] = True,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Go on with what RUN did not finish.")
     ] = None,
@@ -168,6 +171,7 @@ def test(
         earlier=earlier,
         fail_fast=fail_fast,
         isolation=isolation,
+        core=core,
     )
     if repeat > 1:
         raise typer.Exit(run_series(config, repeat, as_json=as_json))

@@ -53,6 +53,7 @@ class RunConfig:
     notes: list[str] = field(default_factory=list)
     fail_fast: bool = False
     isolation: Isolation = Isolation.GROUP
+    core: bool = True
 
     @property
     def needs_guest(self) -> bool:
@@ -78,6 +79,7 @@ def make_config(
     earlier: EarlierRun | None = None,
     fail_fast: bool = False,
     isolation: Isolation = Isolation.GROUP,
+    core: bool = True,
 ) -> RunConfig:
     """Check everything that can be checked before anything is built or started.
 
@@ -111,6 +113,7 @@ def make_config(
         notes=notes,
         fail_fast=fail_fast,
         isolation=isolation,
+        core=core,
     )
 
 

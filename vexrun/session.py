@@ -35,6 +35,7 @@ from vexrun.kbuild import (
     BuildSpec,
     NativeBuilder,
 )
+from vexrun.memory_image.keeping import MemoryImages
 from vexrun.module_file import ModuleFile
 from vexrun.report import write_reports
 from vexrun.results.model import (
@@ -449,6 +450,7 @@ class Session:
             self.stages,
             self.stops_at,
             self.config.isolation,
+            self.memory_images(),
         )
         self.tests.run(categories)
 
@@ -457,6 +459,12 @@ class Session:
         config = self.config
         bad = result.outcome in BAD and not is_expected(result, config.expectations)
         return config.fail_fast and bad
+
+    def memory_images(self) -> MemoryImages | None:
+        """None with --no-core, and without a machine that could die."""
+        if self.target is None or self.image is None or not self.config.core:
+            return None
+        return MemoryImages(self.rundir.path, self.config.settings.core, self.image.rootfs)
 
     # -- endings ----------------------------------------------------------------------------
 
@@ -505,6 +513,7 @@ class Session:
             results.measurements += found.measurements
             results.notes += found.notes
             results.restores = found.restores
+            results.memory_images += found.memory_images
             self._prove_identity(found.module_identity)
         self._decode_events()
         if self.source is not None:

@@ -24,11 +24,17 @@ from typing import Any
 
 from vexrun import process
 from vexrun.categories import OWN_TESTS_DIR, Category
-from vexrun.errors import InfrastructureError, TargetLostError
+from vexrun.errors import (
+    InfrastructureError,
+    InterruptedRunError,
+    TargetLostError,
+    VexrunError,
+)
 from vexrun.events import (
     Emit,
     KernelEventSeen,
     Measured,
+    MemoryImageKept,
     Stages,
     TestFinished,
     TestsCollected,
@@ -38,10 +44,13 @@ from vexrun.guest.context import RunContext
 from vexrun.guest.protocol import ANSWER_FD, CONTEXT_FILE, CONTINUE, EVENT_FD, STOP
 from vexrun.isolation import Isolation
 from vexrun.layout import data_root
+from vexrun.memory_image.kdump import BadImageError
+from vexrun.memory_image.keeping import MemoryImages
 from vexrun.results.model import (
     BAD,
     KernelEvent,
     Measurement,
+    MemoryImage,
     Outcome,
     RestoreCost,
     TestResult,
@@ -75,6 +84,7 @@ class TestRunResult:
     tests: list[TestResult] = field(default_factory=list)
     kernel_events: list[KernelEvent] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
+    memory_images: list[MemoryImage] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     module_identity: dict[str, str | None] | None = None
     restores: RestoreCost = field(default_factory=RestoreCost)
@@ -97,6 +107,7 @@ class TestRun:
         stages: Stages,
         stop_at: Callable[[TestResult], bool] = lambda _result: False,
         isolation: Isolation = Isolation.GROUP,
+        images: MemoryImages | None = None,
     ) -> None:
         self.context = context
         self.target = target
@@ -106,6 +117,7 @@ class TestRun:
         self.stop_at = stop_at
         self.stopped_at: TestResult | None = None
         self.isolation = isolation
+        self.images = images
         self.result = TestRunResult()
         #: Why nothing can be run on the target any more; only where it is never replaced.
         self.over = ""
@@ -193,6 +205,24 @@ class TestRun:
         self.result.kernel_events += check.events
         self.result.notes += [note for note in check.notes if note not in self.result.notes]
         self.emit(TestFinished(result))
+        self.keep_memory(result)
+
+    def keep_memory(self, result: TestResult) -> None:
+        """The memory of a guest whose kernel died, after its test was judged and told."""
+        dead = self.target.dead_machine() if self.target and self.images else None
+        if dead is None or self.images is None:
+            return
+        machine, why = dead
+        try:
+            with self.stages.stage("memory image", why):
+                image = self.images.take(machine, why, result.id)
+        except (VexrunError, BadImageError, OSError) as error:
+            if isinstance(error, InterruptedRunError):
+                raise
+            self.result.notes.append(f"No memory image was kept after '{result.id}': {error}.")
+            return
+        self.result.memory_images.append(image)
+        self.emit(MemoryImageKept(image))
 
     def _tear_down(self, ran: Sequence[Category]) -> None:
         """Unmount, unload, and look at the kernel a last time, as a result of its own.
@@ -543,6 +573,7 @@ class _Conversation:
         """The target cannot be used any more: what would have run on it is not run."""
         category = self._category(identifier)
         self.stopped_in = category
+        self.run.keep_memory(cause)
         why = (cause.message or cause.outcome.value).splitlines()[0]
         reason = f"not run: the machine broke in '{cause.id}' ({why})"
         if self.run.isolation is Isolation.NONE:

@@ -26,6 +26,7 @@ SECTIONS = {
     model.Measurement: "`measurements[]`",
     model.TargetInfo: "`target`",
     model.RestoreCost: "`restores`",
+    model.MemoryImage: "`memory_images[]`",
     model.TestResult: "`tests[]`",
     model.KernelEvent: "`kernel_events[]`",
     model.StackFrame: "`kernel_events[].frames[]`",

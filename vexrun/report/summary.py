@@ -18,6 +18,7 @@ from vexrun.results.model import (
     FrameAddress,
     KernelEvent,
     Measurement,
+    MemoryImage,
     Outcome,
     RestoreCost,
     RunResults,
@@ -546,6 +547,15 @@ def _rerun(results: RunResults, only: list[str]) -> str:
     if results.target.kind == "vm":
         argv.append("--keep")
     return shlex.join(argv)
+
+
+def memory_image(image: MemoryImage) -> str:
+    """One sentence on a memory image that was kept."""
+    return (
+        f"{one_line(image.file, 80)}: {image.size_mib:.0f} MiB, {one_line(image.why, 200)} during "
+        f"{one_line(image.test, 200)} (taken in {image.taken_in_s:.1f} s, read in "
+        f"{image.read_in_s:.1f} s)"
+    )
 
 
 @dataclass(frozen=True)

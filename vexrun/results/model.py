@@ -191,6 +191,18 @@ class TargetInfo(_Model):
     restored_from_snapshot: bool = False
 
 
+class MemoryImage(_Model):
+    """The memory of a guest whose kernel died, in the kdump-compressed format."""
+
+    file: str  # in the run directory
+    test: str  # that ran
+    why: str
+    size_mib: float
+    taken_in_s: float
+    read_in_s: float
+    report: str  # what it says; the whole text is beside it
+
+
 class RestoreCost(_Model):
     """Machines that were thrown away for a clean one from the snapshot, and what that took."""
 
@@ -230,6 +242,7 @@ class RunResults(_Model):
     target: TargetInfo
     isolation: str = "group"
     restores: RestoreCost = Field(default_factory=RestoreCost)
+    memory_images: list[MemoryImage] = Field(default_factory=list)
     durations: dict[str, float] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)
     tests: list[TestResult] = Field(default_factory=list)

@@ -252,6 +252,16 @@ class VmTarget:
         """Why the guest is not running any more, None while it runs."""
         return self.machine.how_it_ended()
 
+    def dead_machine(self) -> tuple[Machine, str] | None:
+        """The machine, and why, when its kernel died and QEMU still has its memory."""
+        if self._machine is None or self._machine.lost_by_host:
+            return None
+        ended = self._machine.how_it_ended()
+        if ended is None:
+            mute = self._explained is not None and self._explained.mute
+            return (self._machine, "the guest is mute") if mute else None
+        return (self._machine, ended) if self._machine.died else None
+
     def check_kernel(self, timeout_s: float) -> KernelCheck:
         """What the kernel did since the last check (see KernelWatch)."""
         if self._watch is None:
