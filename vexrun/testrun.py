@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ from vexrun.results.model import (
     RestoreCost,
     TestResult,
 )
-from vexrun.target.hang import HangReport
+from vexrun.target.hang import HangReport, with_culprit
 from vexrun.target.kernel_watch import KernelCheck
 from vexrun.target.vm import VmTarget
 from vexrun.vm.ssh import HOST_ALIAS
@@ -456,7 +456,7 @@ class _Conversation:
         hang = HangReport("")
         if raw == "hung" and self.run.target is not None:
             hang = self.run.target.explain_hang()
-        check = self._check_kernel(message["id"], _MUTE_CHECK_S if hang.mute else None)
+        check = self._check_kernel(message["id"], _MUTE_CHECK_S if hang.mute else None, hang)
         outcome, text = _outcome_of(raw, _named(message["message"], hang), check)
         result = TestResult(
             id=_plain_id(message["id"]),
@@ -515,7 +515,8 @@ class _Conversation:
         hang = self._hang or HangReport("")
         if self._hang is None and target is not None and target.ended() is None:
             hang = target.explain_hang()
-        check = self._check_kernel(identifier, _MUTE_CHECK_S if hang.mute else _LAST_CHECK_S)
+        patience_s = _MUTE_CHECK_S if hang.mute else _LAST_CHECK_S
+        check = self._check_kernel(identifier, patience_s, hang)
         if check.events:
             outcome, text = Outcome.CRASHED, f"{check.events[0].title} ({reason})"
         elif check.log_lost:
@@ -536,7 +537,9 @@ class _Conversation:
             self.run.stopped_at = result
         self._break(identifier, result)
 
-    def _check_kernel(self, identifier: str, patience_s: float | None = None) -> KernelCheck:
+    def _check_kernel(
+        self, identifier: str, patience_s: float | None, hang: HangReport
+    ) -> KernelCheck:
         if self.run.target is None:
             return KernelCheck()
         slow = 8.0 * self.run.target.slowdown
@@ -545,6 +548,7 @@ class _Conversation:
             check = self.run.target.check_kernel(timeout)
         except TargetLostError as error:
             return KernelCheck(answered=False, log_lost=error.message)
+        check = replace(check, events=with_culprit(check.events, hang.culprit))
         for event in check.events:
             event.test = _plain_id(identifier)
         return check

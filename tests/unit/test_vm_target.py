@@ -18,7 +18,10 @@ from vexrun.target.vm import VmTarget
 
 STATE = "7 (mount) {state} 1 1 1 0 -1 4194304 10 0 0 0 3 {ticks} 0 0 20 0 1 0 99"
 WAITS = "/proc/7/stack:[<0>] demo_wait+0x1e/0x20 [demo]"
-SPINS = "NMI backtrace for cpu 1\nRIP: 0010:demo_spin+0x7/0x10 [demo]\nsysrq: shown\n"
+SPINS = "\n".join(
+    f"[  200.000000] {line}"
+    for line in ("NMI backtrace for cpu 1", "RIP: 0010:demo_spin+0x7/0x10 [demo]", "sysrq: shown")
+)
 
 
 class Guest:

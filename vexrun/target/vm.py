@@ -23,9 +23,9 @@ from vexrun.target.hang import (
     HangReport,
     Schedule,
     StuckWatch,
+    find_culprit,
     kernel_answers,
     look_command,
-    name_hang,
     waiting_in,
 )
 from vexrun.target.kernel_watch import KernelCheck, KernelWatch, silent_event
@@ -353,7 +353,8 @@ class VmTarget:
         before = Schedule.of(self.machine.pid)
         answered, text = kernel_answers(self.machine, said, "lw", _SYSRQ_PATIENCE_S)
         starved = Schedule.of(self.machine.pid).starved_since(before)
-        where = name_hang(text, self.plan.subject.module.sysfs_name)
+        culprit = find_culprit(text, self.plan.subject.module.sysfs_name)
+        where = culprit.name if culprit else ""
         if name and where:
             name += f"; {where.partition(': ')[2]}"
         name = name or where
@@ -367,7 +368,7 @@ class VmTarget:
         elif not name and not self._beats():
             name = self._silence()
         details = text if answered else self._registers()
-        self._explained = HangReport(name, details, mute, starved and not answered)
+        self._explained = HangReport(name, details, mute, starved and not answered, culprit)
         return self._explained
 
     def begin_test(self) -> None:
