@@ -13,11 +13,20 @@ import pytest
 
 from vexrun import testrun
 from vexrun.categories import CATEGORIES, Category
-from vexrun.errors import InfrastructureError, TargetLostError
-from vexrun.events import Event, KernelEventSeen, Stages, TestFinished, TestsCollected, TestStarted
+from vexrun.errors import InfrastructureError, InterruptedRunError, TargetLostError
+from vexrun.events import (
+    Event,
+    KernelEventSeen,
+    MemoryImageKept,
+    Stages,
+    TestFinished,
+    TestsCollected,
+    TestStarted,
+)
 from vexrun.guest.context import RunContext
 from vexrun.isolation import Isolation
-from vexrun.results.model import BAD, KernelEvent, Outcome, TestResult
+from vexrun.memory_image.kdump import BadImageError
+from vexrun.results.model import BAD, KernelEvent, MemoryImage, Outcome, TestResult
 from vexrun.target.hang import HangReport
 from vexrun.target.kernel_watch import KernelCheck
 from vexrun.testrun import TestRun, not_run
@@ -111,6 +120,8 @@ class FakeTarget:
         self.noticed: HangReport | None = None
         #: Whether the kernel's own buffer has what the console shows.
         self.believes = True
+        #: The machine whose memory can be had, and why.
+        self.dead: tuple[Any, str] | None = None
         #: What unmounting and unloading at the very end comes to.
         self.teardown = ("passed", "")
 
@@ -119,6 +130,9 @@ class FakeTarget:
 
     def ended(self) -> str | None:
         return self.end
+
+    def dead_machine(self) -> tuple[Any, str] | None:
+        return self.dead
 
     def explain_hang(self) -> HangReport:
         return HangReport(self.hang_name, "sysrq: Show Blocked State", self.mute)
@@ -468,6 +482,94 @@ def test_a_test_process_that_dies_with_the_kernel_is_the_kernels_crash(run: Run)
     run.target.checks = [KernelCheck([OOPS.model_copy()])]
     run.plans["mount"] = [collected(M1), started(M1), {"die": 9}]
     assert run(MOUNT)[M1].outcome is Outcome.CRASHED
+
+
+# -- the memory of a kernel that died --------------------------------------------------------------
+
+
+class FakeImages:
+    """Takes images, or fails as it is told."""
+
+    def __init__(self, run: Run, error: Exception | None = None) -> None:
+        self.run, self.error = run, error
+        self.told_before: list[str] = []
+
+    def take(self, machine: object, why: str, test: str) -> MemoryImage:
+        assert machine == "the machine"
+        self.told_before = [e.result.id for e in self.run.events if isinstance(e, TestFinished)]
+        if self.error is not None:
+            raise self.error
+        return MemoryImage(
+            file="core-1.kdump",
+            test=test,
+            why=why,
+            size_mib=95.0,
+            taken_in_s=5.0,
+            read_in_s=2.0,
+            report="CPU 0",
+        )
+
+
+def panics(run: Run, error: Exception | None = None) -> FakeImages:
+    assert run.target is not None
+    images = FakeImages(run, error)
+    run.run.images = images  # type: ignore[assignment]
+    run.target.end = "the guest kernel panicked (pvpanic)"
+    run.target.dead = ("the machine", "the guest kernel panicked (pvpanic)")
+    run.target.checks = [KernelCheck([OOPS.model_copy()], answered=False)]
+    run.plans["mount"] = [collected(M1, M2), started(M1), {"sleep": 60}]
+    return images
+
+
+def test_a_dead_kernels_memory_is_kept_when_its_test_has_been_judged(run: Run) -> None:
+    images = panics(run)
+    assert outcomes(run(MOUNT)) == {M1: "crashed", M2: "skipped"}
+    assert images.told_before == [M1]
+    (kept,) = run.run.result.memory_images
+    assert (kept.test, kept.why) == (M1, "the guest kernel panicked (pvpanic)")
+    assert [e.image for e in run.events if isinstance(e, MemoryImageKept)] == [kept]
+    assert run.stages.durations["memory image"] >= 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InfrastructureError("QEMU had not written it after 60 s"),
+        TargetLostError("QEMU did not answer"),
+        BadImageError("the file QEMU wrote ends in the middle"),
+        OSError(28, "No space left on device"),
+    ],
+)
+def test_an_image_that_cannot_be_had_is_a_note(run: Run, error: Exception) -> None:
+    panics(run, error)
+    assert outcomes(run(MOUNT)) == {M1: "crashed", M2: "skipped"}
+    assert run.run.result.memory_images == []
+    assert run.run.result.notes == [f"No memory image was kept after '{M1}': {error}."]
+
+
+def test_an_interrupt_is_none_of_its_failures(run: Run) -> None:
+    panics(run, InterruptedRunError("SIGINT"))
+    with pytest.raises(InterruptedRunError):
+        run(MOUNT)
+    assert [test.id for test in run.run.result.tests] == [M1], "what was found is kept"
+
+
+def test_a_kernel_that_dies_at_the_very_end_leaves_its_memory_too(run: Run) -> None:
+    assert run.target is not None
+    images = FakeImages(run)
+    run.run.images = images  # type: ignore[assignment]
+    run.target.dead = ("the machine", "the guest is mute")
+    run.target.checks = [KernelCheck(), KernelCheck([OOPS])]
+    run.plans["mount"] = [collected(M1), *whole(M1)]
+    run(MOUNT)
+    assert [kept.test for kept in run.run.result.memory_images] == [TEARDOWN]
+
+
+def test_without_images_nobody_asks_for_the_machine(run: Run) -> None:
+    panics(run)
+    run.run.images = None
+    run(MOUNT)
+    assert run.run.result.memory_images == []
 
 
 # -- a clean machine for each test, or only one ---------------------------------------------------

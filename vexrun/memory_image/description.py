@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from vexrun.memory_image.kdump import BadImageError, KdumpFile, complete
+from vexrun.memory_image.kdump import DAMAGE, BadImageError, KdumpFile, complete
 from vexrun.memory_image.kernel import (
     Kernel,
     Memory,
@@ -36,12 +36,15 @@ def describe(path: Path) -> str:
 
     What the kernel knows of itself is written into the file on the way, for crash and drgn.
     """
-    with KdumpFile(path) as image:
-        info = find_vmcoreinfo(image)
-        bare = not image.vmcoreinfo
-        lines = list(_description(image, info))
-    if bare:
-        complete(path, info.text, info.number("phys_base"), info.release)
+    try:
+        with KdumpFile(path) as image:
+            info = find_vmcoreinfo(image)
+            bare = not image.vmcoreinfo
+            lines = list(_description(image, info))
+        if bare:
+            complete(path, info.text, info.number("phys_base"), info.release)
+    except DAMAGE as error:
+        raise BadImageError(str(error) or type(error).__name__) from error
     return "\n".join(lines) + "\n"
 
 
@@ -50,7 +53,7 @@ def _description(image: KdumpFile, info: Vmcoreinfo) -> Iterator[str]:
     memory = Memory(image, info)
     try:
         kernel = Kernel(memory)
-    except BadImageError as error:
+    except DAMAGE as error:
         yield f"processors, tasks and modules cannot be read: {error}"
     else:
         yield from _part("processors", lambda: _processors(kernel, image))
@@ -67,7 +70,7 @@ def _part(heading: str, lines: Callable[[], Iterator[str]]) -> Iterator[str]:
     yield f"== {heading}"
     try:
         yield from lines()
-    except (BadImageError, struct.error) as error:
+    except DAMAGE as error:
         yield f"   this cannot be read: {error}"
 
 

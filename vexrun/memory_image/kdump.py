@@ -38,6 +38,18 @@ class BadImageError(Exception):
     """The memory image is not what it should be; the text says how."""
 
 
+#: What reading can come to where a dead kernel's memory is damaged: any number may be anything.
+DAMAGE = (
+    BadImageError,
+    struct.error,
+    ValueError,
+    LookupError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+)
+
+
 def unflatten(source: Path, destination: Path) -> None:
     """Write the file that the records of `source` describe. Raises BadImageError."""
     with source.open("rb") as records, destination.open("wb") as file:

@@ -23,6 +23,8 @@ _STACK_SIZE = 16384
 _VMCOREINFO_BEGINS = b"OSRELEASE="
 #: A list of the kernel's that is longer than this is damaged.
 _MANY = 100_000
+#: No table of the kernel's is bigger than this, and no ring buffer has more entries.
+_MUCH = 1 << 26
 
 
 class Vmcoreinfo:
@@ -79,6 +81,8 @@ class Memory:
 
     def read(self, address: int, size: int) -> bytes:
         """Raises BadImageError where nothing is mapped or in the image."""
+        if size > _MUCH:
+            raise BadImageError(f"{size} bytes at {address:#x} cannot be meant")
         parts = []
         while size > 0:
             inside = address % PAGE_SIZE
@@ -133,12 +137,12 @@ def log_lines(memory: Memory) -> list[str]:
     descriptors = ring + info.offset("printk_ringbuffer.desc_ring")
     texts = ring + info.offset("printk_ringbuffer.text_data_ring")
     counter = info.offset("atomic_long_t.counter")
-    count = 1 << memory.u32(descriptors + info.offset("prb_desc_ring.count_bits"))
+    count = _power(memory.u32(descriptors + info.offset("prb_desc_ring.count_bits")))
     table = memory.u64(descriptors + info.offset("prb_desc_ring.descs"))
     infos = memory.u64(descriptors + info.offset("prb_desc_ring.infos"))
     head = memory.u64(descriptors + info.offset("prb_desc_ring.head_id") + counter)
     tail = memory.u64(descriptors + info.offset("prb_desc_ring.tail_id") + counter)
-    size = 1 << memory.u32(texts + info.offset("prb_data_ring.size_bits"))
+    size = _power(memory.u32(texts + info.offset("prb_data_ring.size_bits")))
     data = memory.u64(texts + info.offset("prb_data_ring.data"))
     position = info.offset("prb_desc.text_blk_lpos")
     begin_at = position + info.offset("prb_data_blk_lpos.begin")
@@ -163,6 +167,12 @@ def log_lines(memory: Memory) -> list[str]:
         stamp = f"[{nanoseconds // 10**9:5d}.{nanoseconds % 10**9 // 1000:06d}] "
         lines += [stamp + line for line in text.split("\n")]
     return lines
+
+
+def _power(bits: int) -> int:
+    if bits > _MUCH.bit_length():
+        raise BadImageError(f"a ring buffer has 2^{bits} entries")
+    return 1 << bits
 
 
 # -- names ----------------------------------------------------------------------------------
