@@ -388,6 +388,20 @@ def test_a_file_that_is_no_image_is_not_kept(prepare: Take, tmp_path: Path) -> N
     assert list((tmp_path / "run").iterdir()) == []
 
 
+def test_a_disk_that_fills_up_meanwhile_leaves_nothing(
+    prepare: Take, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    images, monitor = prepare()
+    with pytest.raises(OSError, match="No space left"):
+        taken(images, monitor)
+    assert list((tmp_path / "run").iterdir()) == []
+    assert images.taken == []
+
+
 def test_all_images_of_a_run_share_one_limit(prepare: Take) -> None:
     images, monitor = prepare(CoreSettings(limit_mib=1))
     first = taken(images, monitor)

@@ -42,20 +42,21 @@ class MemoryImages:
 
         Raises InfrastructureError, OSError or BadImageError, and leaves no file then.
         """
-        number = len(self.taken) + 1
-        raw, file = (self.directory / f"core-{number}{end}" for end in (".flat", ".kdump"))
+        file = self.directory / f"core-{len(self.taken) + 1}.kdump"
+        raw, text = file.with_suffix(".flat"), file.with_suffix(".txt")
         begun = time.monotonic()
         try:
             self._dump(machine, raw)
             unflatten(raw, file)
+            taken = time.monotonic()
+            report = self._describe(file)
+            text.write_text(report)
         except BaseException:
             file.unlink(missing_ok=True)
+            text.unlink(missing_ok=True)
             raise
         finally:
             raw.unlink(missing_ok=True)
-        taken = time.monotonic()
-        report = self._describe(file)
-        file.with_suffix(".txt").write_text(report)
         image = MemoryImage(
             file=file.name,
             test=test,
