@@ -580,12 +580,12 @@ class _Conversation:
         self.run.keep_memory(cause)
         why = (cause.message or cause.outcome.value).splitlines()[0]
         reason = f"not run: the machine broke in '{cause.id}' ({why})"
-        if self.run.isolation is Isolation.NONE:
+        if self.run.isolation is Isolation.NONE and category.needs_guest:
             self.run.over = f"{reason}, and with --isolation none there is no other"
             for each in self.categories.values():
                 if each.needs_guest:
                     self._skip_rest(each, self.run.over)
-        elif self.run.isolation is Isolation.GROUP:
+        elif self.run.isolation is not Isolation.TEST:
             self._skip_rest(category, reason)
 
     def left_in(self, category: Category) -> list[str]:

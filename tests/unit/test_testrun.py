@@ -672,6 +672,14 @@ def test_without_another_machine_nothing_is_run_after_it_is_lost(
     assert run.teardown is None
 
 
+def test_a_test_without_a_machine_ends_no_machine(on_one_machine: Run) -> None:
+    run = on_one_machine
+    run.run.context.timeouts_s["build"] = 0.1
+    run.plans["build"] = [collected(B1, M1), started(B1), {"sleep": 60}]
+    run.plans["mount"] = [collected(M1), *whole(M1)]
+    assert outcomes(run(BUILD, MOUNT)) == {B1: "hung", M1: "passed"}
+
+
 # -- a clean machine for the next category -------------------------------------------------------
 
 
