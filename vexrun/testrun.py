@@ -132,15 +132,15 @@ class TestRun:
             talk = self._run_process(together)
             last = talk.stopped_in or together[-1]
             remaining = remaining[remaining.index(last) + (0 if talk.left_in(last) else 1) :]
+            if self.over:
+                self._skip([row for row in remaining if row not in together])
+                return self.result
             if self.stopped_at is not None:
                 self._look_again(last)
                 reason = f"not run: --fail-fast, and '{self.stopped_at.id}' failed"
                 self.result.tests += not_run(remaining, reason)
                 given_up = talk.stopped_in is not None
                 break
-            if self.over:
-                self._skip([row for row in remaining if row not in together])
-                return self.result
             given_up = self._give_up(talk, last, any(row.needs_guest for row in remaining))
         if not given_up:
             self._tear_down([category for category in categories if category.needs_guest])
@@ -585,7 +585,7 @@ class _Conversation:
             for each in self.categories.values():
                 if each.needs_guest:
                     self._skip_rest(each, self.run.over)
-        elif self.run.isolation is not Isolation.TEST:
+        elif self.run.isolation is not Isolation.TEST or self.run.stopped_at is not None:
             self._skip_rest(category, reason)
 
     def left_in(self, category: Category) -> list[str]:

@@ -672,6 +672,22 @@ def test_without_another_machine_nothing_is_run_after_it_is_lost(
     assert run.teardown is None
 
 
+@pytest.mark.parametrize("isolation", Isolation)
+@pytest.mark.parametrize("outcome", ["failed", "hung"])
+def test_a_hasty_run_is_as_hasty_whatever_the_isolation(
+    run: Run, isolation: Isolation, outcome: str
+) -> None:
+    run.run.isolation = isolation
+    run.run.stop_at = lambda result: result.outcome in BAD
+    run.plans["mount"] = [collected(M1, M2, F1), *whole(M1, outcome, "x")]
+    tests = run(MOUNT, FSOPS)
+    lost = isolation is Isolation.NONE and outcome == "hung"
+    assert list(tests) == [M1, M2, F1 if lost else "fsops/"]
+    assert [test.outcome.value for test in tests.values()] == [outcome, "skipped", "skipped"]
+    assert run.target is not None
+    assert run.target.restores == 0
+
+
 def test_a_test_without_a_machine_ends_no_machine(on_one_machine: Run) -> None:
     run = on_one_machine
     run.run.context.timeouts_s["build"] = 0.1
