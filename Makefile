@@ -14,7 +14,7 @@ help:
 	@echo "make demo       a real module built, loaded and judged in a real VM"
 	@echo "make test       lint, unit tests, VM cycles, canaries (smoke), molecule test"
 	@echo "make test-all   make test, with every canary and every suite"
-	@echo "make bench      measured ratios: snapshot against boot, native against guest build"
+	@echo "make bench      measured ratios: snapshot against boot, native against guest build; detection"
 	@echo "make lint unit vm-tests canaries molecule wheel lock clean"
 
 # -- set-up: apt packages, virtual environment --------------------------------------------

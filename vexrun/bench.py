@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from vexrun import bench_detection
 from vexrun.config import Backend, TargetKind, make_config
 from vexrun.errors import VexrunError
 from vexrun.events import Emit, Event, StageStarted, ignore
@@ -202,6 +203,7 @@ def main(suite: str = DEFAULT_SUITE) -> None:
         f"  again in the guest from the image  {roles.baked_s:8.1f} s   "
         f"{roles.baked_changed} tasks changed"
     )
+    bench_detection.report(suite)
     say("a warm 'vexrun test' of minix, by stage")
     stages = _measure_test(suite)
     whole = stages["WHOLE RUN"]

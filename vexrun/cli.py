@@ -31,6 +31,7 @@ from vexrun.config import Backend, TargetKind, make_config
 from vexrun.doctor import examine
 from vexrun.errors import ConfigError, ExitCode, VexrunError
 from vexrun.image.suites import DEFAULT_SUITE
+from vexrun.isolation import Isolation
 from vexrun.kbuild import BuildPlace
 from vexrun.output import say, stderr, stdout
 from vexrun.progress import display_for
@@ -130,8 +131,14 @@ def test(
     backend: Annotated[Backend, typer.Option(help="What runs the VM.")] = Backend.QEMU,
     accel: Annotated[AccelChoice, typer.Option(help="Accelerator.")] = AccelChoice.AUTO,
     build: Annotated[BuildPlace, typer.Option(help="Where to build.")] = BuildPlace.AUTO,
+    isolation: Annotated[
+        Isolation, typer.Option(help="A clean machine for each: category, test, or only one.")
+    ] = Isolation.GROUP,
     as_json: Annotated[bool, typer.Option("--json", help="results.json on stdout.")] = False,
     keep: Annotated[bool, typer.Option(help="Leave the machine up afterwards.")] = False,
+    core: Annotated[
+        bool, typer.Option("--core/--no-core", help="Keep the memory of a kernel that died.")
+    ] = True,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Go on with what RUN did not finish.")
     ] = None,
@@ -163,6 +170,8 @@ def test(
         command=["vexrun", *sys.argv[1:]],
         earlier=earlier,
         fail_fast=fail_fast,
+        isolation=isolation,
+        core=core,
     )
     if repeat > 1:
         raise typer.Exit(run_series(config, repeat, as_json=as_json))

@@ -12,6 +12,7 @@ from vexrun.categories import Category, select_categories, without_missing
 from vexrun.errors import ConfigError
 from vexrun.expectations import Expectation, load_expectations
 from vexrun.image.suites import DEFAULT_SUITE, Suite, find_suite
+from vexrun.isolation import Isolation
 from vexrun.kbuild import BuildPlace
 from vexrun.resume import EarlierRun
 from vexrun.settings import Settings, load_settings
@@ -51,6 +52,8 @@ class RunConfig:
     earlier: EarlierRun | None = None
     notes: list[str] = field(default_factory=list)
     fail_fast: bool = False
+    isolation: Isolation = Isolation.GROUP
+    core: bool = True
 
     @property
     def needs_guest(self) -> bool:
@@ -75,6 +78,8 @@ def make_config(
     command: list[str],
     earlier: EarlierRun | None = None,
     fail_fast: bool = False,
+    isolation: Isolation = Isolation.GROUP,
+    core: bool = True,
 ) -> RunConfig:
     """Check everything that can be checked before anything is built or started.
 
@@ -107,6 +112,8 @@ def make_config(
         earlier=earlier,
         notes=notes,
         fail_fast=fail_fast,
+        isolation=isolation,
+        core=core,
     )
 
 

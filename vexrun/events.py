@@ -8,7 +8,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from vexrun.results.model import KernelEvent, Measurement, RunResults, TestResult
+from vexrun.results.model import (
+    KernelEvent,
+    Measurement,
+    MemoryImage,
+    RunResults,
+    TestResult,
+)
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,18 @@ class KernelEventSeen(Event):
             "event": "KernelEventSeen",
             "at": self.at,
             "kernel_event": self.kernel_event.model_dump(mode="json"),
+        }
+
+
+@dataclass(frozen=True)
+class MemoryImageKept(Event):
+    image: MemoryImage
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "event": "MemoryImageKept",
+            "at": self.at,
+            "image": self.image.model_dump(mode="json"),
         }
 
 

@@ -265,7 +265,7 @@ class Laboratory:
         return tree
 
     def _run(self, tree: Path, chosen: Sequence[str]) -> SubRun:
-        given = [str(tree), "--suite", self.suite, "--fail-fast", *chosen]
+        given = [str(tree), "--suite", self.suite, "--fail-fast", "--no-core", *chosen]
         if self.subject_file.parent.resolve() != self.source.resolve():
             given += ["--subject", str(self.subject_file)]
         return run_test(given, {"VEXRUN_STATE_DIR": str(self.directory)})

@@ -37,7 +37,8 @@ class Canary(BaseModel):
     `event`, `title` and `frame` are about the first kernel event; without `event` there must be
     none. `blamed` begins the id of the first bad test, `says` is a regular expression over
     reasons, messages, details and notes. `clean` is a category that must have passed as a whole
-    afterwards, on a restored machine.
+    afterwards, on a restored machine. `core` is a regular expression over what the memory image
+    says; without it none is kept.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -60,6 +61,7 @@ class Canary(BaseModel):
     blamed: str = ""
     says: str = ""
     clean: str = ""
+    core: str = ""
     smoke: bool = False
 
     @property
@@ -181,7 +183,9 @@ def _tool(name: str, script: str) -> str:
 def run_canary(canary: Canary, suite: str, directory: Path) -> Judged:
     """One `vexrun test` of the canary, planted below `directory`, and what is wrong with it."""
     given = plant(canary, directory)
-    run = run_test([*given, "--only", ",".join(canary.only), "--suite", suite])
+    options = ["--only", ",".join(canary.only), "--suite", suite]
+    options += [] if canary.core else ["--no-core"]
+    run = run_test([*given, *options])
     results = run.results
     if results is None:
         return Judged(canary, run.seconds, "", "no results", [run.said], void=True)
@@ -252,6 +256,12 @@ def problems(canary: Canary, results: RunResults, status: int) -> list[str]:
             Outcome.PASSED in after and set(after) <= _GOOD,
             f"the category '{canary.clean}' did not run clean afterwards: "
             f"{_any(sorted({outcome.value for outcome in after}))}",
+        )
+    if canary.core:
+        said = "\n".join(image.report for image in results.memory_images)
+        expect(
+            re.search(canary.core, said) is not None,
+            f"no memory image says '{canary.core}' ({len(results.memory_images)} were kept)",
         )
     for form in FORMATS.values():
         expect((Path(results.run_dir) / form.filename).is_file(), f"there is no '{form.filename}'")

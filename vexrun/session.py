@@ -35,6 +35,7 @@ from vexrun.kbuild import (
     BuildSpec,
     NativeBuilder,
 )
+from vexrun.memory_image.keeping import MemoryImages
 from vexrun.module_file import ModuleFile
 from vexrun.report import write_reports
 from vexrun.results.model import (
@@ -129,6 +130,7 @@ class Session:
                 subject_file=str(config.subject_file),
             ),
             target=TargetInfo(kind=config.target.value, suite=config.suite.name),
+            isolation=config.isolation.value,
         )
 
     def emit(self, event: Event) -> None:
@@ -441,7 +443,14 @@ class Session:
             context.slowdown = slowdown
             context.timeouts_s = {row.name: row.timeout_s * slowdown for row in categories}
         self.tests = TestRun(
-            context, self.target, self.rundir.path, self.emit, self.stages, self.stops_at
+            context,
+            self.target,
+            self.rundir.path,
+            self.emit,
+            self.stages,
+            self.stops_at,
+            self.config.isolation,
+            self.memory_images(),
         )
         self.tests.run(categories)
 
@@ -450,6 +459,12 @@ class Session:
         config = self.config
         bad = result.outcome in BAD and not is_expected(result, config.expectations)
         return config.fail_fast and bad
+
+    def memory_images(self) -> MemoryImages | None:
+        """None with --no-core, and without a machine that could die."""
+        if self.target is None or self.image is None or not self.config.core:
+            return None
+        return MemoryImages(self.rundir.path, self.config.settings.core, self.image.rootfs)
 
     # -- endings ----------------------------------------------------------------------------
 
@@ -497,6 +512,8 @@ class Session:
             results.kernel_events += found.kernel_events
             results.measurements += found.measurements
             results.notes += found.notes
+            results.restores = found.restores
+            results.memory_images += found.memory_images
             self._prove_identity(found.module_identity)
         self._decode_events()
         if self.source is not None:

@@ -47,11 +47,22 @@ class MachineSettings(BaseModel):
     cpus: int = Field(default=2, ge=1)
 
 
+class CoreSettings(BaseModel):
+    """Memory images of guests whose kernel died. `vmlinux` has a kernel's debug symbols."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit_mib: int = Field(default=512, ge=1)
+    limit_s: float = Field(default=60.0, gt=0)
+    vmlinux: Path | None = None
+
+
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     image: ImageSettings = Field(default_factory=ImageSettings)
     machine: MachineSettings = Field(default_factory=MachineSettings)
+    core: CoreSettings = Field(default_factory=CoreSettings)
 
 
 _ENVIRONMENT = {
@@ -63,6 +74,9 @@ _ENVIRONMENT = {
     "VEXRUN_RUST": ("image", "rust"),
     "VEXRUN_MEMORY_MIB": ("machine", "memory_mib"),
     "VEXRUN_CPUS": ("machine", "cpus"),
+    "VEXRUN_CORE_LIMIT_MIB": ("core", "limit_mib"),
+    "VEXRUN_CORE_LIMIT_S": ("core", "limit_s"),
+    "VEXRUN_VMLINUX": ("core", "vmlinux"),
 }
 
 

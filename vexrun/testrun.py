@@ -2,7 +2,8 @@
 
 The test process executes; every decision is made here. Between two tests the kernel's log is
 read and the test before it is judged. A target that broke is replaced, the rest of its category
-is reported as not run, and the next category starts on a clean machine.
+is reported as not run, and the next category starts on a clean machine; vexrun.isolation names the
+other ways to keep tests apart.
 """
 
 from __future__ import annotations
@@ -16,18 +17,24 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from vexrun import process
 from vexrun.categories import OWN_TESTS_DIR, Category
-from vexrun.errors import InfrastructureError, TargetLostError
+from vexrun.errors import (
+    InfrastructureError,
+    InterruptedRunError,
+    TargetLostError,
+    VexrunError,
+)
 from vexrun.events import (
     Emit,
     KernelEventSeen,
     Measured,
+    MemoryImageKept,
     Stages,
     TestFinished,
     TestsCollected,
@@ -35,9 +42,20 @@ from vexrun.events import (
 )
 from vexrun.guest.context import RunContext
 from vexrun.guest.protocol import ANSWER_FD, CONTEXT_FILE, CONTINUE, EVENT_FD, STOP
+from vexrun.isolation import Isolation
 from vexrun.layout import data_root
-from vexrun.results.model import BAD, KernelEvent, Measurement, Outcome, TestResult
-from vexrun.target.hang import HangReport
+from vexrun.memory_image.kdump import BadImageError
+from vexrun.memory_image.keeping import MemoryImages
+from vexrun.results.model import (
+    BAD,
+    KernelEvent,
+    Measurement,
+    MemoryImage,
+    Outcome,
+    RestoreCost,
+    TestResult,
+)
+from vexrun.target.hang import HangReport, with_culprit
 from vexrun.target.kernel_watch import KernelCheck
 from vexrun.target.vm import VmTarget
 from vexrun.vm.ssh import HOST_ALIAS
@@ -66,8 +84,10 @@ class TestRunResult:
     tests: list[TestResult] = field(default_factory=list)
     kernel_events: list[KernelEvent] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
+    memory_images: list[MemoryImage] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     module_identity: dict[str, str | None] | None = None
+    restores: RestoreCost = field(default_factory=RestoreCost)
 
 
 class TestRun:
@@ -86,6 +106,8 @@ class TestRun:
         emit: Emit,
         stages: Stages,
         stop_at: Callable[[TestResult], bool] = lambda _result: False,
+        isolation: Isolation = Isolation.GROUP,
+        images: MemoryImages | None = None,
     ) -> None:
         self.context = context
         self.target = target
@@ -94,34 +116,63 @@ class TestRun:
         self.stages = stages
         self.stop_at = stop_at
         self.stopped_at: TestResult | None = None
+        self.isolation = isolation
+        self.images = images
         self.result = TestRunResult()
+        #: Why nothing can be run on the target any more; only where it is never replaced.
+        self.over = ""
+        self._first_here = 0  # of result.tests, on the machine of now
 
     def run(self, categories: Sequence[Category]) -> TestRunResult:
         """Run the categories in order. Results so far survive any exception in `self.result`."""
         remaining = list(categories)
-        broken_in = None
+        given_up = False
         while remaining:
             together = _in_one_process(remaining)
-            broken_in = self._run_process(together)
-            last = broken_in or together[-1]
-            remaining = remaining[remaining.index(last) + 1 :]
+            talk = self._run_process(together)
+            last = talk.stopped_in or together[-1]
+            remaining = remaining[remaining.index(last) + (0 if talk.left_in(last) else 1) :]
+            if self.over:
+                self._skip([row for row in remaining if row not in together])
+                return self.result
             if self.stopped_at is not None:
                 self._look_again(last)
                 reason = f"not run: --fail-fast, and '{self.stopped_at.id}' failed"
                 self.result.tests += not_run(remaining, reason)
+                given_up = talk.stopped_in is not None
                 break
-            if broken_in or self._failed_in(last):
-                self._look_again(last)
-                if any(row.needs_guest for row in remaining):
-                    self._replace_target()
-        if broken_in is None:
+            given_up = self._give_up(talk, last, any(row.needs_guest for row in remaining))
+        if not given_up:
             self._tear_down([category for category in categories if category.needs_guest])
         return self.result
 
+    def _give_up(self, talk: _Conversation, last: Category, more: bool) -> bool:
+        """After a test process: replace the machine, if that is due and there is `more` for it.
+
+        Returns whether it was given up: there is nothing to be left in order.
+        """
+        if self.isolation is Isolation.NONE:
+            # What the kernel says once it broke is the same event's doing.
+            return bool(self.result.kernel_events)
+        if talk.stopped_in is None and not self._failed_in(last):
+            return False
+        if not talk.sound:
+            self._look_again(last)
+        elif more:
+            self._tear_down_after_test()
+        else:
+            return False
+        if more:
+            self._replace_target()
+        return talk.stopped_in is not None
+
+    def _on_this_machine(self, category: Category) -> list[TestResult]:
+        here = self.result.tests[self._first_here :]
+        return [test for test in here if test.category == category.name]
+
     def _failed_in(self, category: Category) -> bool:
         """A failed test may leave a stuck mount or module: what follows starts clean."""
-        mine = [test for test in self.result.tests if test.category == category.name]
-        return category.needs_guest and any_bad(mine)
+        return category.needs_guest and any_bad(self._on_this_machine(category))
 
     def _look_again(self, category: Category) -> None:
         """What the kernel said after the last test of a category whose machine is given up.
@@ -132,8 +183,7 @@ class TestRun:
         if target is None or not category.needs_guest or target.ended() is not None:
             return
         broke = (Outcome.CRASHED, Outcome.HUNG, Outcome.ERROR)
-        mine = [test for test in self.result.tests if test.category == category.name]
-        if any(test.outcome in broke for test in mine):
+        if any(test.outcome in broke for test in self._on_this_machine(category)):
             return
         check = target.check_kernel(8.0 * target.slowdown)
         if not check.events:
@@ -155,6 +205,24 @@ class TestRun:
         self.result.kernel_events += check.events
         self.result.notes += [note for note in check.notes if note not in self.result.notes]
         self.emit(TestFinished(result))
+        self.keep_memory(result)
+
+    def keep_memory(self, result: TestResult) -> None:
+        """The memory of a guest whose kernel died, after its test was judged and told."""
+        dead = self.target.dead_machine() if self.target and self.images else None
+        if dead is None or self.images is None:
+            return
+        machine, why = dead
+        try:
+            with self.stages.stage("memory image", why):
+                image = self.images.take(machine, why, result.id)
+        except (VexrunError, BadImageError, OSError) as error:
+            if isinstance(error, InterruptedRunError):
+                raise
+            self.result.notes.append(f"No memory image was kept after '{result.id}': {error}.")
+            return
+        self.result.memory_images.append(image)
+        self.emit(MemoryImageKept(image))
 
     def _tear_down(self, ran: Sequence[Category]) -> None:
         """Unmount, unload, and look at the kernel a last time, as a result of its own.
@@ -162,31 +230,51 @@ class TestRun:
         What breaks only now (a work item that runs late, a reference never dropped) would
         otherwise go unseen when the last test left the filesystem mounted.
         """
-        if self.target is None or not ran:
+        if self.target is not None and ran:
+            # A category of its own: it must not stand in for a selected one that ran nothing.
+            self._keep(*self._torn_down("teardown/umount_and_unload"))
+
+    def _tear_down_after_test(self) -> None:
+        """The same for a test with a machine of its own; only what went wrong is a result."""
+        if self.target is None:
             return
+        result, check = self._torn_down(f"teardown/after_{self.result.tests[-1].id}")
+        if result.outcome is not Outcome.PASSED:
+            self._keep(result, check)
+
+    def _torn_down(self, identifier: str) -> tuple[TestResult, KernelCheck]:
+        assert self.target is not None, "there is a machine to tear down"
         begun = time.monotonic()
         raw, said = self.target.umount_and_unload()
         check = self.target.check_kernel(8.0 * self.target.slowdown)
         outcome, text = _outcome_of(raw, said, check)
         result = TestResult(
-            # A category of its own: it must not stand in for a selected one that ran nothing.
-            id="teardown/umount_and_unload",
+            id=identifier,
             category="teardown",
             outcome=outcome,
             duration_s=round(time.monotonic() - begun, 3),
             message=text,
             kernel_events=check.events,
         )
-        self._keep(result, check)
+        return result, check
 
     def _replace_target(self) -> None:
+        self._first_here = len(self.result.tests)
         if self.target is None:
             return
+        begun = time.monotonic()
         with self.stages.stage("restore machine", "a clean one from the snapshot"):
             self.target.restore()
+        self.result.restores.add(time.monotonic() - begun)
 
-    def _run_process(self, categories: Sequence[Category]) -> Category | None:
-        """One test process; returns the category in which the target broke, None if it did not."""
+    def _skip(self, categories: Sequence[Category]) -> None:
+        """Of categories whose test process was not even started."""
+        for result in not_run(categories, self.over):
+            self.result.tests.append(result)
+            self.emit(TestFinished(result))
+
+    def _run_process(self, categories: Sequence[Category]) -> _Conversation:
+        """One test process, for those tests of the categories that have no result yet."""
         if self.target is not None:
             self.context.ssh_config = self.target.ssh_config
             self.context.disks = self.target.disks()
@@ -220,7 +308,8 @@ class TestRun:
             ):
                 conversation.hold(events.fileno(), answers.fileno(), child.pid)
         conversation.close()
-        return conversation.broken_in
+        self.context.done += conversation.done
+        return conversation
 
     def _pytest_argv(self, categories: Sequence[Category]) -> list[str]:
         root = data_root() / "tests" / "guest"
@@ -253,9 +342,12 @@ class _Conversation:
     def __init__(self, run: TestRun, categories: Sequence[Category]) -> None:
         self.run = run
         self.categories = {category.name: category for category in categories}
-        self.broken_in: Category | None = None
+        #: The category in which the process was stopped, None when it ran to its end.
+        self.stopped_in: Category | None = None
+        #: It was stopped because the next test gets another machine, and for nothing else.
+        self.sound = False
         self._collected: list[str] = []
-        self._done: set[str] = set()
+        self.done: list[str] = []
         self._current: str | None = None
         self._begun = 0.0
         self._heard = 0.0
@@ -269,7 +361,7 @@ class _Conversation:
         """Serve the test process until it ends or its target breaks."""
         buffered = b""
         self._heard = time.monotonic()
-        while self.broken_in is None:
+        while self.stopped_in is None:
             readable, _, _ = select.select([events], [], [], 0.2)
             if readable:
                 data = os.read(events, 1 << 16)
@@ -321,7 +413,7 @@ class _Conversation:
             self.run.emit(TestStarted(_plain_id(message["id"])))
         elif kind == "finished":
             self._conclude(message)
-            os.write(answers, f"{STOP if self.broken_in else CONTINUE}\n".encode())
+            os.write(answers, f"{STOP if self.stopped_in else CONTINUE}\n".encode())
             self._heard = time.monotonic()
 
     # -- noticing ---------------------------------------------------------------------------
@@ -364,7 +456,7 @@ class _Conversation:
         hang = HangReport("")
         if raw == "hung" and self.run.target is not None:
             hang = self.run.target.explain_hang()
-        check = self._check_kernel(message["id"], _MUTE_CHECK_S if hang.mute else None)
+        check = self._check_kernel(message["id"], _MUTE_CHECK_S if hang.mute else None, hang)
         outcome, text = _outcome_of(raw, _named(message["message"], hang), check)
         result = TestResult(
             id=_plain_id(message["id"]),
@@ -378,25 +470,38 @@ class _Conversation:
         self._record(message["id"], result, check)
         if self.run.stop_at(result):
             self.run.stopped_at = result
-        must_replace = (
-            outcome in (Outcome.CRASHED, Outcome.HUNG, Outcome.ERROR) or not check.answered
-        )
-        if must_replace and self.run.target is not None:
+        if self.run.target is not None and self._is_lost(result, raw, check):
             self._break(message["id"], result)
         elif self.run.stopped_at is not None:
-            self.broken_in = self._category(message["id"])
-            self._skip_rest(self.broken_in, "not run: --fail-fast, and a test before it failed")
-        elif self._leaves_doubt(message["id"], result):
+            self.stopped_in = self._category(message["id"])
+            self._skip_rest(self.stopped_in, "not run: --fail-fast, and a test before it failed")
+        elif self._gets_another_machine(message["id"]):
+            self.stopped_in = self._category(message["id"])
+            self.sound = outcome not in BAD
+        elif self._leaves_doubt(message["id"]):
             # A failed test may leave a stuck mount or module: the next category starts clean.
-            self.broken_in = self._category(message["id"])
+            self.stopped_in = self._category(message["id"])
 
-    def _leaves_doubt(self, identifier: str, result: TestResult) -> bool:
+    def _is_lost(self, result: TestResult, raw: str, check: KernelCheck) -> bool:
+        """Whether no other test is to run on this target."""
+        if self.run.isolation is Isolation.NONE:
+            # Only what cannot be used any more: a task that hangs there takes its time each time.
+            return result.outcome is Outcome.HUNG or raw in ("hung", "lost") or not check.answered
+        broke = result.outcome in (Outcome.CRASHED, Outcome.HUNG, Outcome.ERROR)
+        return broke or not check.answered
+
+    def _gets_another_machine(self, identifier: str) -> bool:
+        isolated = self.run.isolation is Isolation.TEST and self.run.target is not None
+        return isolated and self._category(identifier).needs_guest
+
+    def _leaves_doubt(self, identifier: str) -> bool:
         """Whether this was the last test of a category on the target that had failures."""
         category = self._category(identifier)
-        if self.run.target is None or not category.needs_guest:
+        shared = self.run.isolation is Isolation.GROUP and self.run.target is not None
+        if not shared or not category.needs_guest:
             return False
-        left = [each for each in self._collected if each not in self._done]
-        if not left or any(self._category(each) is category for each in left):
+        left = [each for each in self._collected if each not in self.done]
+        if not left or self.left_in(category):
             return False
         return any_bad([t for t in self.run.result.tests if t.category == category.name])
 
@@ -410,7 +515,8 @@ class _Conversation:
         hang = self._hang or HangReport("")
         if self._hang is None and target is not None and target.ended() is None:
             hang = target.explain_hang()
-        check = self._check_kernel(identifier, _MUTE_CHECK_S if hang.mute else _LAST_CHECK_S)
+        patience_s = _MUTE_CHECK_S if hang.mute else _LAST_CHECK_S
+        check = self._check_kernel(identifier, patience_s, hang)
         if check.events:
             outcome, text = Outcome.CRASHED, f"{check.events[0].title} ({reason})"
         elif check.log_lost:
@@ -431,7 +537,9 @@ class _Conversation:
             self.run.stopped_at = result
         self._break(identifier, result)
 
-    def _check_kernel(self, identifier: str, patience_s: float | None = None) -> KernelCheck:
+    def _check_kernel(
+        self, identifier: str, patience_s: float | None, hang: HangReport
+    ) -> KernelCheck:
         if self.run.target is None:
             return KernelCheck()
         slow = 8.0 * self.run.target.slowdown
@@ -440,13 +548,14 @@ class _Conversation:
             check = self.run.target.check_kernel(timeout)
         except TargetLostError as error:
             return KernelCheck(answered=False, log_lost=error.message)
+        check = replace(check, events=with_culprit(check.events, hang.culprit))
         for event in check.events:
             event.test = _plain_id(identifier)
         return check
 
     def _record(self, identifier: str, result: TestResult, check: KernelCheck) -> None:
         self._current = None
-        self._done.add(identifier)
+        self.done.append(identifier)
         self._account(result.category)
         found = self.run.result
         found.tests.append(result)
@@ -465,18 +574,31 @@ class _Conversation:
         self._boundary = now
 
     def _break(self, identifier: str, cause: TestResult) -> None:
-        """The target cannot be used any more: the rest of the category is not run."""
+        """The target cannot be used any more: what would have run on it is not run."""
         category = self._category(identifier)
-        self.broken_in = category
+        self.stopped_in = category
+        self.run.keep_memory(cause)
         why = (cause.message or cause.outcome.value).splitlines()[0]
         reason = f"not run: the machine broke in '{cause.id}' ({why})"
-        self._skip_rest(category, reason)
+        if self.run.isolation is Isolation.NONE and category.needs_guest:
+            self.run.over = f"{reason}, and with --isolation none there is no other"
+            for each in self.categories.values():
+                if each.needs_guest:
+                    self._skip_rest(each, self.run.over)
+        elif self.run.isolation is not Isolation.TEST or self.run.stopped_at is not None:
+            self._skip_rest(category, reason)
+
+    def left_in(self, category: Category) -> list[str]:
+        """Tests that have no result yet."""
+        return [
+            identifier
+            for identifier in self._collected
+            if identifier not in self.done and self._category(identifier) is category
+        ]
 
     def _skip_rest(self, category: Category, reason: str) -> None:
-        for identifier in self._collected:
-            if identifier in self._done or self._category(identifier) is not category:
-                continue
-            self._done.add(identifier)
+        for identifier in self.left_in(category):
+            self.done.append(identifier)
             result = TestResult(
                 id=_plain_id(identifier),
                 category=category.name,
@@ -488,13 +610,13 @@ class _Conversation:
 
     def close(self) -> None:
         """The process ended. A test it was running, or never began, must not be forgotten."""
-        if self.broken_in is not None:
+        if self.stopped_in is not None:
             return
         if self._current is not None:
             reason = "the test process ended in the middle of the test"
             self._conclude_abandoned(reason, Outcome.ERROR)
-        left = [each for each in self._collected if each not in self._done]
-        if left and self.broken_in is None:
+        left = [each for each in self._collected if each not in self.done]
+        if left and self.stopped_in is None:
             raise InfrastructureError(
                 f"The test process ended with {len(left)} tests not run.",
                 evidence=_tail(self.run.rundir / "pytest.log"),

@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from vexrun.target.hang import STUCK_S, Schedule, StuckWatch, look_command, name_hang, waiting_in
+from vexrun.kernel_log import KernelLogParser
+from vexrun.results.model import KernelEvent
+from vexrun.target.hang import (
+    STUCK_S,
+    Schedule,
+    StuckWatch,
+    find_culprit,
+    look_command,
+    waiting_in,
+    with_culprit,
+)
 from vexrun.vm.heartbeat import Heartbeat
 from vexrun.vm.ssh import GuestShell
 
@@ -23,17 +33,54 @@ LOGS = Path(__file__).parent.parent / "data" / "hangs"
         ("blocked-6.12", "canaryfs", "blocked: 'mount' waits in canaryfs_wait_for_ever"),
         ("spinning-6.12", "canaryfs", "livelock: CPU 0 runs in canaryfs_spin"),
         ("livelock-6.12", "canaryfs", "livelock: CPU 0 runs in canaryfs_livelock"),
+        ("spinning-unrelated_task-6.12", "canaryfs", "livelock: CPU 0 runs in canaryfs_spin"),
         ("blocked-6.12", "otherfs", ""),
         ("spinning-6.12", "otherfs", ""),
     ],
 )
 def test_a_hang_has_a_name_when_the_module_is_in_it(log: str, module: str, name: str) -> None:
-    assert name_hang((LOGS / f"{log}.log").read_text(), module) == name
+    culprit = find_culprit((LOGS / f"{log}.log").read_text(), module)
+    assert (culprit.name if culprit else "") == name
 
 
 def test_a_frame_that_the_unwinder_only_guessed_names_nothing() -> None:
-    text = "task:mount state:D stack:0\n ? demo_old_call+0x1/0x2 [demo]\n schedule+0x1/0x2\n"
-    assert name_hang(text, "demo") == ""
+    text = (
+        "[    9.000000] task:mount state:D stack:0\n"
+        "[    9.000000]  ? demo_old_call+0x1/0x2 [demo]\n"
+        "[    9.000000]  schedule+0x1/0x2\n"
+    )
+    assert find_culprit(text, "demo") is None
+
+
+def test_who_waits_is_not_who_is_to_blame() -> None:
+    """Linux 6.12, one processor in a loop for 97 s: khugepaged was reported, and nothing else."""
+    text = (LOGS / "spinning-unrelated_task-6.12.log").read_text()
+    parser = KernelLogParser(["canaryfs"], offset=1)
+    events = [*parser.feed(text.encode()), *parser.finish()]
+    assert {event.title for event in events} == {"task khugepaged blocked in __flush_work"}
+    assert [event.module_frame for event in events] == [None] * len(events), (
+        "stacks that were asked for are no part of a report"
+    )
+    first, *others = with_culprit(events, find_culprit(text, "canaryfs"))
+    assert (first.event_class, first.title) == ("hang", "livelock: CPU 0 runs in canaryfs_spin")
+    assert first.module_frame == "canaryfs_spin+0x7/0x10 [canaryfs]"
+    assert first.frames[0].function == "canaryfs_spin"
+    assert "CPU: 0 " in first.excerpt[0]
+    assert others == events
+
+
+def test_a_report_about_the_module_goes_before_one_about_who_waits() -> None:
+    waits = KernelEvent(event_class="hang", title="task khugepaged blocked in __flush_work")
+    spins = KernelEvent(event_class="hang", title="soft lockup", module_frame="demo_spin+0x1/0x2")
+    oops = KernelEvent(event_class="oops", title="NULL pointer dereference")
+    culprit = find_culprit(
+        "[    9.000000] NMI backtrace for cpu 0\n[    9.000000]  demo_spin+0x1/0x2 [demo]\n", "demo"
+    )
+    assert with_culprit([waits, spins], culprit) == [spins, waits]
+    assert with_culprit([spins, waits], culprit) == [spins, waits]
+    assert with_culprit([oops, waits], culprit) == [oops, waits], "an oops explains a hang"
+    assert with_culprit([], culprit) == [], "without a report it is the outcome 'hung'"
+    assert with_culprit([waits], None) == [waits]
 
 
 # -- a task that never comes back ---------------------------------------------------------------

@@ -43,6 +43,7 @@ WORDS = "words: a category, a key of the subject file, a message"
 NAMED_IN = {
     "categories.py": WORDS,
     "subject.py": WORDS,
+    "bench_detection.py:_latency_s": WORDS,
     "watch.py": WORDS,
     "scaffold/": "written into a subject file, whose commands only a guest runs",
     "doctor.py": "looked for on PATH, never started",

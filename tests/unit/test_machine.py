@@ -249,16 +249,16 @@ def test_no_place_for_sockets_is_an_error_with_the_limit(
 
 
 @pytest.mark.parametrize(
-    ("event", "data", "sentence"),
+    ("event", "data", "sentence", "died"),
     [
-        ("GUEST_PANICKED", {}, "the guest kernel panicked (pvpanic)"),
-        ("SHUTDOWN", {"reason": "guest-reset"}, "the guest reset itself"),
-        ("SHUTDOWN", {"reason": "guest-shutdown"}, "the guest powered itself off"),
-        ("RESET", {"reason": "host-qmp"}, "QEMU reported RESET host-qmp"),
+        ("GUEST_PANICKED", {}, "the guest kernel panicked (pvpanic)", True),
+        ("SHUTDOWN", {"reason": "guest-reset"}, "the guest reset itself", True),
+        ("SHUTDOWN", {"reason": "guest-shutdown"}, "the guest powered itself off", False),
+        ("RESET", {"reason": "host-qmp"}, "QEMU reported RESET host-qmp", False),
     ],
 )
 def test_how_a_guest_ended_is_one_sentence(
-    plan: MachinePlan, event: str, data: dict[str, str], sentence: str
+    plan: MachinePlan, event: str, data: dict[str, str], sentence: str, died: bool
 ) -> None:
     with booted(plan) as machine:
         machine.monitor.execute("tell", event="NIC_RX_FILTER_CHANGED")
@@ -266,6 +266,7 @@ def test_how_a_guest_ended_is_one_sentence(
         machine.monitor.execute("tell", event=event, data=data)
         machine.monitor.execute("query-status")  # what came before has been read
         assert machine.how_it_ended() == sentence
+        assert machine.died is died
         assert not machine.running
 
 

@@ -276,7 +276,7 @@ def test_a_mutant_is_planted_in_a_copy(
     assert runs.content == ["first(); drop(data); last();"]
     assert "keep(data);" in (source / "file.c").read_text()
     assert runs.had_table == [False]
-    assert runs.given == [["--suite", "trixie", "--fail-fast", "--only", "fsops"]]
+    assert runs.given == [["--suite", "trixie", "--fail-fast", "--no-core", "--only", "fsops"]]
 
 
 def test_what_its_category_does_not_see_the_others_may(
@@ -424,10 +424,10 @@ def test_quick_trials_come_before_long_ones(invoke: Callable[..., Any], runs: Ru
     assert done.exit_code == 0, done.output
     assert "2 of 2 mutants were caught" in done.output
     assert [given[2:] for given in runs.given] == [
-        ["--fail-fast", "--skip", "perf"],
-        ["--fail-fast", "--only", "fsops"],
-        ["--fail-fast", "--only", "fsops"],
-        ["--fail-fast", "--skip", "perf,fsops"],
+        ["--fail-fast", "--no-core", "--skip", "perf"],
+        ["--fail-fast", "--no-core", "--only", "fsops"],
+        ["--fail-fast", "--no-core", "--only", "fsops"],
+        ["--fail-fast", "--no-core", "--skip", "perf,fsops"],
     ]
     # All is known now: nothing is run again, unless it is named.
     assert invoke().exit_code == 0

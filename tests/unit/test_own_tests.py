@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ RunOwn = Callable[..., dict[str, TestResult]]
 def run_own(tmp_path: Path, make_subject: MakeSubject) -> RunOwn:
     """Run a real test process over `vexrun-tests/` with these files; no target is needed."""
 
-    def run(**files: str) -> dict[str, TestResult]:
+    def run(done: Sequence[str] = (), **files: str) -> dict[str, TestResult]:
         source = tmp_path / "a source"
         for name, text in files.items():
             path = source / OWN_TESTS_DIR / f"{name.replace('__', '/')}.py"
@@ -31,7 +31,9 @@ def run_own(tmp_path: Path, make_subject: MakeSubject) -> RunOwn:
             path.write_text(text)
         rundir = tmp_path / "run"
         rundir.mkdir()
-        context = RunContext(subject=make_subject(), source=source, timeouts_s={"own": 60.0})
+        context = RunContext(
+            subject=make_subject(), source=source, timeouts_s={"own": 60.0}, done=list(done)
+        )
         made = TestRun(context, None, rundir, ignore, Stages(ignore))
         made.run([CATEGORIES["own"]])
         assert not list(source.rglob("__pycache__")), "bytecode was written into the user's tree"
@@ -54,6 +56,15 @@ def test_passing_and_failing_tests_are_reported(run_own: RunOwn) -> None:
     bad = results["vexrun-tests/test_a.py::test_bad"]
     assert bad.category == "own"
     assert bad.message == "it is wrong"
+
+
+def test_what_an_earlier_process_has_run_is_not_run_again(run_own: RunOwn) -> None:
+    done = ["own/vexrun-tests/test_a.py::test_bad"]
+    results = run_own(done, test_a=GOOD + "def test_bad():\n    assert False\n", test_b="")
+    assert {name: test.outcome for name, test in results.items()} == {
+        "vexrun-tests/test_a.py::test_good": Outcome.PASSED,
+        "vexrun-tests/test_b.py::tests": Outcome.FAILED,
+    }
 
 
 @pytest.mark.parametrize("name", ["test_mount", "test_scripts", "names_test", "deeper__test_names"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from vexrun.cli import app
 from vexrun.errors import ConfigError
 from vexrun.events import (
     KernelEventSeen,
+    MemoryImageKept,
     Note,
     RunDescribed,
     StageFinished,
@@ -21,6 +23,7 @@ from vexrun.events import (
 from vexrun.report import write_reports
 from vexrun.results.model import (
     KernelEvent,
+    MemoryImage,
     ModuleInfo,
     Outcome,
     RunResults,
@@ -39,6 +42,15 @@ pytestmark = pytest.mark.usefixtures("home")
 
 MOUNT = [f"mount/test_mount.py::test_{name}" for name in ("one", "two")]
 MKFS = "mkfs/test_mkfs.py::test_one"
+IMAGE = MemoryImage(
+    file="core-1.kdump",
+    test=MOUNT[0],
+    why="the guest kernel panicked (pvpanic)",
+    size_mib=95.1,
+    taken_in_s=4.8,
+    read_in_s=1.9,
+    report="CPU 0: 'mount' (pid 503, state R) at demo_mount+0x1c [demo]",
+)
 
 
 def results(run_id: str = "r", **fields: object) -> RunResults:
@@ -66,6 +78,7 @@ def killed_run() -> RunDir:
     event = KernelEvent(event_class="oops", title="NULL in demo_mount")
     rundir.record(KernelEventSeen(event))
     rundir.record(TestFinished(result(MOUNT[0], Outcome.CRASHED)))
+    rundir.record(MemoryImageKept(IMAGE))
     rundir.record(Note("seen"))
     with (rundir.path / "events.jsonl").open("a") as stream:
         stream.write('{"event": "TestFinished", "resu')
@@ -78,6 +91,7 @@ def test_a_killed_run_is_rebuilt_from_its_events() -> None:
     assert [test.id for test in rebuilt.tests] == [MKFS, MOUNT[0]]
     assert rebuilt.durations == {"build": 2.5}
     assert [event.title for event in rebuilt.kernel_events] == ["NULL in demo_mount"]
+    assert rebuilt.memory_images == [IMAGE]
     assert not rebuilt.complete
     assert rebuilt.verdict is Verdict.INTERRUPTED
     assert "seen" in rebuilt.notes
@@ -87,6 +101,10 @@ def test_a_killed_run_is_rebuilt_from_its_events() -> None:
 def test_every_report_can_be_written_of_a_killed_run(tmp_path: Path) -> None:
     write_reports(load_run(killed_run().path), tmp_path, "")
     assert "incomplete" in (tmp_path / "report.txt").read_text().lower()
+    for name in ("report.txt", "report.md", "report.html"):
+        text = html.unescape((tmp_path / name).read_text())
+        assert "core-1.kdump: 95 MiB, the guest kernel panicked" in " ".join(text.split()), name
+        assert "at demo_mount+0x1c [demo]" in text, name
 
 
 def test_a_run_that_goes_on_is_not_called_killed() -> None:

@@ -25,6 +25,8 @@ SECTIONS = {
     model.Check: "`checks[]`",
     model.Measurement: "`measurements[]`",
     model.TargetInfo: "`target`",
+    model.RestoreCost: "`restores`",
+    model.MemoryImage: "`memory_images[]`",
     model.TestResult: "`tests[]`",
     model.KernelEvent: "`kernel_events[]`",
     model.StackFrame: "`kernel_events[].frames[]`",

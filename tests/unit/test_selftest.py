@@ -16,6 +16,7 @@ from vexrun.cli import app
 from vexrun.errors import ConfigError, ExitCode
 from vexrun.results.model import (
     KernelEvent,
+    MemoryImage,
     Outcome,
     RunResults,
     SubjectInfo,
@@ -227,6 +228,34 @@ def test_a_twin_must_be_left_alone(
     assert problems(TWIN, results(**clean), 0) == []
     found = problems(TWIN, results(**{**clean, **changed}), 0)
     assert any(words in problem for problem in found), found
+
+
+def test_a_memory_image_must_name_the_module_where_the_row_says_so(results: MakeResults) -> None:
+    kernel = "CPU 0: 'swapper/0' (pid 0, state R) at stop_this_cpu+0x77\n    sysvec_reboot+0x4e\n"
+    panicked = "CPU 1: 'mount' (pid 491, state R) at delay_tsc+0x37\n    panic+0x2d0\n"
+    frame = "    canaryfs_fill_super+0x10 [canaryfs]\n"
+    (row,) = (row for row in selftest.load_canaries() if row.name == "panic")
+    asks = OOPS.model_copy(update={"core": row.core})
+
+    def of(*reports: str) -> list[str]:
+        images = [
+            MemoryImage(
+                file="core-1.kdump",
+                test="mount/t.py::t",
+                why="it panicked",
+                size_mib=95.0,
+                taken_in_s=5.0,
+                read_in_s=2.0,
+                report=report,
+            )
+            for report in reports
+        ]
+        return problems(asks, results(memory_images=images), 1)
+
+    assert of(kernel + panicked + frame) == []
+    assert "no memory image says" in of()[0]
+    assert "(1 were kept)" in of(kernel + panicked)[0]
+    assert of(kernel + frame), "on the wrong processor"
 
 
 def test_what_must_be_said_may_stand_anywhere(results: MakeResults) -> None:

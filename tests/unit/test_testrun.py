@@ -13,10 +13,20 @@ import pytest
 
 from vexrun import testrun
 from vexrun.categories import CATEGORIES, Category
-from vexrun.errors import InfrastructureError, TargetLostError
-from vexrun.events import Event, KernelEventSeen, Stages, TestFinished, TestsCollected, TestStarted
+from vexrun.errors import InfrastructureError, InterruptedRunError, TargetLostError
+from vexrun.events import (
+    Event,
+    KernelEventSeen,
+    MemoryImageKept,
+    Stages,
+    TestFinished,
+    TestsCollected,
+    TestStarted,
+)
 from vexrun.guest.context import RunContext
-from vexrun.results.model import BAD, KernelEvent, Outcome, TestResult
+from vexrun.isolation import Isolation
+from vexrun.memory_image.kdump import BadImageError
+from vexrun.results.model import BAD, KernelEvent, MemoryImage, Outcome, TestResult
 from vexrun.target.hang import HangReport
 from vexrun.target.kernel_watch import KernelCheck
 from vexrun.testrun import TestRun, not_run
@@ -110,6 +120,8 @@ class FakeTarget:
         self.noticed: HangReport | None = None
         #: Whether the kernel's own buffer has what the console shows.
         self.believes = True
+        #: The machine whose memory can be had, and why.
+        self.dead: tuple[Any, str] | None = None
         #: What unmounting and unloading at the very end comes to.
         self.teardown = ("passed", "")
 
@@ -118,6 +130,9 @@ class FakeTarget:
 
     def ended(self) -> str | None:
         return self.end
+
+    def dead_machine(self) -> tuple[Any, str] | None:
+        return self.dead
 
     def explain_hang(self) -> HangReport:
         return HangReport(self.hang_name, "sysrq: Show Blocked State", self.mute)
@@ -151,12 +166,17 @@ class FakeTarget:
 
 
 class Run:
-    """A TestRun whose test processes do what `plans` says for the first category of each."""
+    """A TestRun whose test processes do what `plans` says for the first category of each.
+
+    Processes after the first one of a category do what `later` says, one after the other.
+    """
 
     def __init__(self, directory: Path, context: RunContext, target: FakeTarget | None) -> None:
         self.directory = directory
         self.target = target
         self.plans: dict[str, list[Step]] = {}
+        self.later: dict[str, list[list[Step]]] = {}
+        self.told_done: list[list[str]] = []  # RunContext.done, by process
         self.events: list[Event] = []
         self.teardown: TestResult | None = None
         self.stages = Stages(self.events.append)
@@ -164,7 +184,10 @@ class Run:
         self.run._pytest_argv = self._argv
 
     def _argv(self, categories: Any) -> list[str]:
-        steps = json.dumps(self.plans[categories[0].name])
+        name = categories[0].name
+        context = RunContext.model_validate_json((self.directory / "context.json").read_text())
+        self.told_done.append(context.done)
+        steps = json.dumps(self.plans.pop(name) if name in self.plans else self.later[name].pop(0))
         return [sys.executable, "-I", "-S", "-c", PROCESS, steps, str(self.directory / "heard")]
 
     def __call__(self, *categories: Category) -> dict[str, TestResult]:
@@ -459,6 +482,218 @@ def test_a_test_process_that_dies_with_the_kernel_is_the_kernels_crash(run: Run)
     run.target.checks = [KernelCheck([OOPS.model_copy()])]
     run.plans["mount"] = [collected(M1), started(M1), {"die": 9}]
     assert run(MOUNT)[M1].outcome is Outcome.CRASHED
+
+
+# -- the memory of a kernel that died --------------------------------------------------------------
+
+
+class FakeImages:
+    """Takes images, or fails as it is told."""
+
+    def __init__(self, run: Run, error: Exception | None = None) -> None:
+        self.run, self.error = run, error
+        self.told_before: list[str] = []
+
+    def take(self, machine: object, why: str, test: str) -> MemoryImage:
+        assert machine == "the machine"
+        self.told_before = [e.result.id for e in self.run.events if isinstance(e, TestFinished)]
+        if self.error is not None:
+            raise self.error
+        return MemoryImage(
+            file="core-1.kdump",
+            test=test,
+            why=why,
+            size_mib=95.0,
+            taken_in_s=5.0,
+            read_in_s=2.0,
+            report="CPU 0",
+        )
+
+
+def panics(run: Run, error: Exception | None = None) -> FakeImages:
+    assert run.target is not None
+    images = FakeImages(run, error)
+    run.run.images = images  # type: ignore[assignment]
+    run.target.end = "the guest kernel panicked (pvpanic)"
+    run.target.dead = ("the machine", "the guest kernel panicked (pvpanic)")
+    run.target.checks = [KernelCheck([OOPS.model_copy()], answered=False)]
+    run.plans["mount"] = [collected(M1, M2), started(M1), {"sleep": 60}]
+    return images
+
+
+def test_a_dead_kernels_memory_is_kept_when_its_test_has_been_judged(run: Run) -> None:
+    images = panics(run)
+    assert outcomes(run(MOUNT)) == {M1: "crashed", M2: "skipped"}
+    assert images.told_before == [M1]
+    (kept,) = run.run.result.memory_images
+    assert (kept.test, kept.why) == (M1, "the guest kernel panicked (pvpanic)")
+    assert [e.image for e in run.events if isinstance(e, MemoryImageKept)] == [kept]
+    assert run.stages.durations["memory image"] >= 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InfrastructureError("QEMU had not written it after 60 s"),
+        TargetLostError("QEMU did not answer"),
+        BadImageError("the file QEMU wrote ends in the middle"),
+        OSError(28, "No space left on device"),
+    ],
+)
+def test_an_image_that_cannot_be_had_is_a_note(run: Run, error: Exception) -> None:
+    panics(run, error)
+    assert outcomes(run(MOUNT)) == {M1: "crashed", M2: "skipped"}
+    assert run.run.result.memory_images == []
+    assert run.run.result.notes == [f"No memory image was kept after '{M1}': {error}."]
+
+
+def test_an_interrupt_is_none_of_its_failures(run: Run) -> None:
+    panics(run, InterruptedRunError("SIGINT"))
+    with pytest.raises(InterruptedRunError):
+        run(MOUNT)
+    assert [test.id for test in run.run.result.tests] == [M1], "what was found is kept"
+
+
+def test_a_kernel_that_dies_at_the_very_end_leaves_its_memory_too(run: Run) -> None:
+    assert run.target is not None
+    images = FakeImages(run)
+    run.run.images = images  # type: ignore[assignment]
+    run.target.dead = ("the machine", "the guest is mute")
+    run.target.checks = [KernelCheck(), KernelCheck([OOPS])]
+    run.plans["mount"] = [collected(M1), *whole(M1)]
+    run(MOUNT)
+    assert [kept.test for kept in run.run.result.memory_images] == [TEARDOWN]
+
+
+def test_without_images_nobody_asks_for_the_machine(run: Run) -> None:
+    panics(run)
+    run.run.images = None
+    run(MOUNT)
+    assert run.run.result.memory_images == []
+
+
+# -- a clean machine for each test, or only one ---------------------------------------------------
+
+
+@pytest.fixture
+def isolated(run: Run) -> Run:
+    run.run.isolation = Isolation.TEST
+    return run
+
+
+def test_each_test_may_have_a_machine_of_its_own(isolated: Run) -> None:
+    isolated.plans["build"] = [collected(B1, M1, M2, F1), *whole(B1), *whole(M1), *whole(M2)]
+    isolated.later["mount"] = [[collected(M2, F1), *whole(M2), *whole(F1)]]
+    isolated.plans["fsops"] = [collected(F1), *whole(F1)]
+    assert outcomes(isolated(BUILD, MOUNT, FSOPS)) == dict.fromkeys((B1, M1, M2, F1), "passed")
+    # What needs no machine goes on in one process; the last one is torn down as always.
+    assert isolated.heard == [f"{B1} continue", *(f"{each} stop" for each in (M1, M2, F1))]
+    assert isolated.told_done == [[], [B1, M1], [B1, M1, M2]]
+    assert isolated.target is not None
+    assert isolated.target.restores == 2
+    assert isolated.run.result.restores.count == 2
+    assert isolated.teardown is not None
+    assert isolated.teardown.outcome is Outcome.PASSED
+
+
+def test_a_crash_costs_one_test_where_each_has_its_machine(isolated: Run) -> None:
+    assert isolated.target is not None
+    isolated.target.checks = [KernelCheck([OOPS.model_copy()])]
+    isolated.plans["mount"] = [collected(M1, M2, M3), *whole(M1)]
+    isolated.later["mount"] = [
+        [collected(M2, M3), started(M2), {"die": 9}],
+        [collected(M3), *whole(M3, "hung", "20 s")],
+    ]
+    assert outcomes(isolated(MOUNT)) == {M1: "crashed", M2: "error", M3: "hung"}
+    assert isolated.target.restores == 2
+    assert isolated.teardown is None
+
+
+def test_what_a_test_leaves_behind_is_its_own_where_each_has_its_machine(isolated: Run) -> None:
+    assert isolated.target is not None
+    isolated.target.checks = [KernelCheck(), KernelCheck([OOPS.model_copy()])]
+    isolated.plans["mount"] = [collected(M1, M2), *whole(M1)]
+    isolated.later["mount"] = [[collected(M2), *whole(M2)]]
+    tests = isolated(MOUNT)
+    late = tests.pop(f"teardown/after_{M1}")
+    assert (late.outcome, late.category) == (Outcome.CRASHED, "teardown")
+    assert outcomes(tests) == {M1: "passed", M2: "passed"}
+
+
+@pytest.fixture
+def on_one_machine(run: Run) -> Run:
+    run.run.isolation = Isolation.NONE
+    return run
+
+
+def test_a_machine_may_be_kept_whatever_happens_to_its_kernel(on_one_machine: Run) -> None:
+    run = on_one_machine
+    assert run.target is not None
+    run.target.checks = [KernelCheck([OOPS.model_copy()])]
+    run.plans["mount"] = [
+        collected(M1, M2, F1),
+        *whole(M1),
+        *whole(M2, "failed", "x"),
+        *whole(F1),
+    ]
+    assert outcomes(run(MOUNT, FSOPS)) == {M1: "crashed", M2: "failed", F1: "passed"}
+    assert run.target.restores == 0
+    assert run.teardown is None, "what a broken kernel says last is the same event's doing"
+
+
+def test_a_machine_that_is_kept_is_torn_down(on_one_machine: Run) -> None:
+    on_one_machine.plans["mount"] = [collected(M1, M2), *whole(M1, "failed", "x"), *whole(M2)]
+    on_one_machine(MOUNT)
+    assert on_one_machine.teardown is not None
+
+
+@pytest.mark.parametrize("how", ["dead", "hung", "lost", "abandoned"])
+def test_without_another_machine_nothing_is_run_after_it_is_lost(
+    on_one_machine: Run, how: str
+) -> None:
+    run = on_one_machine
+    assert run.target is not None
+    if how == "dead":
+        run.target.checks = [KernelCheck([OOPS.model_copy()], answered=False)]
+        steps = whole(M1)
+    elif how == "abandoned":
+        run.target.noticed = HangReport("livelock: CPU 1 runs in demo_mount")
+        steps = [started(M1), {"sleep": 60}]
+    else:
+        steps = whole(M1, how, "20 s")
+    run.plans["mount"] = [collected(M1, M2, F1), *steps]
+    tests = run(MOUNT, FSOPS, CATEGORIES["own"])
+    assert [test.outcome.value for test in tests.values()][1:] == ["skipped"] * 3
+    assert list(tests) == [M1, M2, F1, "own/"]
+    for skipped in (M2, F1, "own/"):
+        assert tests[skipped].message.startswith(f"not run: the machine broke in '{M1}' (")
+        assert tests[skipped].message.endswith("with --isolation none there is no other")
+    assert run.target.restores == 0
+    assert run.teardown is None
+
+
+@pytest.mark.parametrize("isolation", Isolation)
+@pytest.mark.parametrize("outcome", ["failed", "hung"])
+def test_a_hasty_run_is_as_hasty_whatever_the_isolation(
+    run: Run, isolation: Isolation, outcome: str
+) -> None:
+    run.run.isolation = isolation
+    run.run.stop_at = lambda result: result.outcome in BAD
+    run.plans["mount"] = [collected(M1, M2, F1), *whole(M1, outcome, "x")]
+    tests = run(MOUNT, FSOPS)
+    lost = isolation is Isolation.NONE and outcome == "hung"
+    assert list(tests) == [M1, M2, F1 if lost else "fsops/"]
+    assert [test.outcome.value for test in tests.values()] == [outcome, "skipped", "skipped"]
+    assert run.target is not None
+    assert run.target.restores == 0
+
+
+def test_a_test_without_a_machine_ends_no_machine(on_one_machine: Run) -> None:
+    run = on_one_machine
+    run.run.context.timeouts_s["build"] = 0.1
+    run.plans["build"] = [collected(B1, M1), started(B1), {"sleep": 60}]
+    run.plans["mount"] = [collected(M1), *whole(M1)]
+    assert outcomes(run(BUILD, MOUNT)) == {B1: "hung", M1: "passed"}
 
 
 # -- a clean machine for the next category -------------------------------------------------------

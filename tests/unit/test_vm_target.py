@@ -18,7 +18,10 @@ from vexrun.target.vm import VmTarget
 
 STATE = "7 (mount) {state} 1 1 1 0 -1 4194304 10 0 0 0 3 {ticks} 0 0 20 0 1 0 99"
 WAITS = "/proc/7/stack:[<0>] demo_wait+0x1e/0x20 [demo]"
-SPINS = "NMI backtrace for cpu 1\nRIP: 0010:demo_spin+0x7/0x10 [demo]\nsysrq: shown\n"
+SPINS = "\n".join(
+    f"[  200.000000] {line}"
+    for line in ("NMI backtrace for cpu 1", "RIP: 0010:demo_spin+0x7/0x10 [demo]", "sysrq: shown")
+)
 
 
 class Guest:
@@ -44,6 +47,7 @@ class Guest:
         target._machine = SimpleNamespace(  # type: ignore[assignment]
             pid=1,
             lost_by_host=False,
+            died=False,
             how_it_ended=lambda: self.end,
             monitor=SimpleNamespace(execute=lambda *_, **__: "RIP=ffffffffc0ba7007"),
         )
@@ -220,3 +224,30 @@ def test_what_the_console_shows_is_believed(
     guest.console.events = [KernelEvent(event_class="oops", title="x")]
     guest.confirmed, guest.silent = confirmed, silent
     assert guest.target.believes_trouble() is believed
+
+
+# -- whose memory is worth keeping ---------------------------------------------------------------
+
+
+def test_a_guest_that_lives_keeps_its_memory(guest: Guest) -> None:
+    assert guest.target.dead_machine() is None
+    guest.target.explain_hang()
+    assert guest.target.dead_machine() is None, "it hangs, and its kernel answers"
+
+
+def test_the_memory_of_a_mute_guest_can_be_had(guest: Guest) -> None:
+    guest.dies()
+    guest.target.explain_hang()
+    assert guest.target.dead_machine() == (guest.target.machine, "the guest is mute")
+    guest.target.begin_test()
+    assert guest.target.dead_machine() is None, "that was another test's"
+
+
+def test_the_memory_of_a_kernel_that_died_can_be_had(guest: Guest) -> None:
+    machine: Any = guest.target.machine
+    guest.end, machine.died = "the guest reset itself", True
+    assert guest.target.dead_machine() == (machine, "the guest reset itself")
+    guest.end, machine.died = "the guest powered itself off", False
+    assert guest.target.dead_machine() is None
+    machine.died = machine.lost_by_host = True
+    assert guest.target.dead_machine() is None

@@ -61,6 +61,8 @@ class RunContext(BaseModel):
     disks: dict[str, str] = Field(default_factory=dict)
     timeouts_s: dict[str, float] = Field(default_factory=dict)
     slowdown: float = 1.0
+    #: Tests that an earlier process of this run has run: they are not run again.
+    done: list[str] = Field(default_factory=list)
 
     def command(self, template: str, **values: str) -> str:
         """Fill a subject file's command: {tools} and what is given, such as device=PATH."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import re
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import pytest
@@ -30,13 +30,25 @@ HUNG, LOST = "hung", "lost"
 class Reporter:
     """Tells the session about collection, starts and ends of tests."""
 
-    def __init__(self, link: SessionLink) -> None:
+    def __init__(self, link: SessionLink, done: Sequence[str] = ()) -> None:
         self.link = link
+        self.done = done
         self._outcome = PASSED
         self._message = ""
         self._details = ""
         self._begun = 0.0
         self._ids: dict[str, str] = {}
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        """Leave out what an earlier process of this run has run."""
+        done = frozenset(self.done)
+        again = [item for item in items if own_tests.identifier(item) in done]
+        if again:
+            items[:] = [item for item in items if own_tests.identifier(item) not in done]
+            config.hook.pytest_deselected(items=again)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._ids = {item.nodeid: own_tests.identifier(item) for item in session.items}
@@ -113,8 +125,9 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     link = SessionLink.from_environment()
     if link is not None:
-        own_tests.register(config, run_context(config).source)
-        config.pluginmanager.register(Reporter(link), "vexrun-reporter")
+        context = run_context(config)
+        own_tests.register(config, context.source)
+        config.pluginmanager.register(Reporter(link, context.done), "vexrun-reporter")
         config.stash[LINK] = link
 
 

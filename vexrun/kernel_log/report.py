@@ -167,6 +167,9 @@ class Report:
         """Takes a line that carries no signature, or refuses it: then the report is over."""
         if self.terminal or self.count >= MAX_LINES or self.signature_is_single:
             return False
+        if line.text.startswith("sysrq: "):
+            # Somebody asks the kernel for something else: what it says now is no report's.
+            return False
         if line.seconds - self.last.seconds > MAX_GAP_S:
             return False
         if _BODY.match(line.text) or (self.signature is None and not self._message):

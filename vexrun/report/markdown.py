@@ -44,6 +44,7 @@ def _blocks(results: RunResults) -> Iterator[str]:
     yield from _problems(results)
     yield from _events_outside_tests(results)
     yield from _builds(results)
+    yield from _memory_images(results)
     yield from _measurements(results)
     yield from _not_run(results)
     yield from _remarks(results)
@@ -153,6 +154,15 @@ def _builds(results: RunResults) -> Iterator[str]:
             yield "\n".join(
                 [f"<details open><summary>{title}</summary>", "", _fence(text), "</details>", ""]
             )
+
+
+def _memory_images(results: RunResults) -> Iterator[str]:
+    for image in results.memory_images:
+        title = f"memory image {html.escape(summary.memory_image(image))}"
+        text = "\n".join(shortened(image.report, head=60, tail=4)[0])
+        yield "\n".join(
+            [f"<details><summary>{title}</summary>", "", _fence(text), "</details>", ""]
+        )
 
 
 def _measurements(results: RunResults) -> Iterator[str]:

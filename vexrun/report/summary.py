@@ -18,7 +18,9 @@ from vexrun.results.model import (
     FrameAddress,
     KernelEvent,
     Measurement,
+    MemoryImage,
     Outcome,
+    RestoreCost,
     RunResults,
     StackFrame,
     TestResult,
@@ -470,7 +472,19 @@ def _target(results: RunResults) -> FactGroup:
     group.add("image manifest", target.image_manifest_sha256)
     if target.kind == "vm":
         group.add("start", "RAM snapshot" if target.restored_from_snapshot else "cold boot")
+        group.add("isolation", f"{results.isolation}, {_restores(results.restores)}")
     return group
+
+
+def _restores(cost: RestoreCost) -> str:
+    """`3 clean machines in 14.2 s (4.7 s each, at most 5.1 s)`."""
+    if not cost.count:
+        return "no machine was replaced"
+    each = cost.total_s / cost.count
+    return (
+        f"{counted(cost.count, 'clean machine')} in {cost.total_s:.1f} s "
+        f"({each:.1f} s each, at most {cost.longest_s:.1f} s)"
+    )
 
 
 def _unless(known: object | None) -> Tone:
@@ -528,9 +542,20 @@ def _rerun(results: RunResults, only: list[str]) -> str:
     elif results.target.backend not in (None, "qemu"):
         argv += ["--backend", str(results.target.backend)]
     argv += ["--only", ",".join(only)]
+    if results.isolation != "group":
+        argv += ["--isolation", results.isolation]
     if results.target.kind == "vm":
         argv.append("--keep")
     return shlex.join(argv)
+
+
+def memory_image(image: MemoryImage) -> str:
+    """One sentence on a memory image that was kept."""
+    return (
+        f"{one_line(image.file, 80)}: {image.size_mib:.0f} MiB, {one_line(image.why, 200)} during "
+        f"{one_line(image.test, 200)} (taken in {image.taken_in_s:.1f} s, read in "
+        f"{image.read_in_s:.1f} s)"
+    )
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ def to_text(results: RunResults) -> str:
         _builds(results),
         _problems(results),
         _events(results),
+        _memory_images(results),
         _not_run(results),
         _measurements(results),
         _stages(results),
@@ -161,6 +162,14 @@ def _event(event: KernelEvent) -> list[str]:
     if event.excerpt and lines[-1].startswith("    | "):
         lines.append("")
     return lines + _verbatim(shortened("\n".join(event.excerpt), head=30, tail=10)[0])
+
+
+def _memory_images(results: RunResults) -> list[str]:
+    lines = []
+    for image in results.memory_images:
+        lines += _wrap(summary.memory_image(image), first="  ", rest="    ")
+        lines += _verbatim(shortened(image.report, head=40, tail=4)[0])
+    return ["MEMORY IMAGES", *lines] if lines else []
 
 
 def _not_run(results: RunResults) -> list[str]:

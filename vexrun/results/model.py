@@ -191,6 +191,31 @@ class TargetInfo(_Model):
     restored_from_snapshot: bool = False
 
 
+class MemoryImage(_Model):
+    """The memory of a guest whose kernel died, in the kdump-compressed format."""
+
+    file: str  # in the run directory
+    test: str  # that ran
+    why: str
+    size_mib: float
+    taken_in_s: float
+    read_in_s: float
+    report: str  # what it says; the whole text is beside it
+
+
+class RestoreCost(_Model):
+    """Machines that were thrown away for a clean one from the snapshot, and what that took."""
+
+    count: int = 0
+    total_s: float = 0.0
+    longest_s: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.count += 1
+        self.total_s = round(self.total_s + seconds, 2)
+        self.longest_s = round(max(self.longest_s, seconds), 2)
+
+
 class RunResults(_Model):
     """Everything a run found out."""
 
@@ -215,6 +240,9 @@ class RunResults(_Model):
     checks: list[Check] = Field(default_factory=list)
     measurements: list[Measurement] = Field(default_factory=list)
     target: TargetInfo
+    isolation: str = "group"
+    restores: RestoreCost = Field(default_factory=RestoreCost)
+    memory_images: list[MemoryImage] = Field(default_factory=list)
     durations: dict[str, float] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)
     tests: list[TestResult] = Field(default_factory=list)

@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vexrun.results.model import KernelEvent, Measurement, RunResults, TestResult
+from vexrun.results.model import (
+    KernelEvent,
+    Measurement,
+    MemoryImage,
+    RunResults,
+    TestResult,
+)
 
 EVENTS_FILE = "events.jsonl"
 
@@ -30,6 +36,8 @@ def rebuild_results(directory: Path) -> RunResults | None:
             results.kernel_events.append(KernelEvent.model_validate(event["kernel_event"]))
         elif kind == "Measured":
             results.measurements.append(Measurement.model_validate(event["measurement"]))
+        elif kind == "MemoryImageKept":
+            results.memory_images.append(MemoryImage.model_validate(event["image"]))
         elif kind == "StageFinished":
             name, spent = event["stage"], event["duration_s"]
             results.durations[name] = round(results.durations.get(name, 0.0) + spent, 2)

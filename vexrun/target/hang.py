@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vexrun.errors import InfrastructureError
+from vexrun.kernel_log import EventClass, frames_in
+from vexrun.results.model import FrameAddress, KernelEvent, StackFrame
 from vexrun.vm.machine import Machine
 
 #: A test that made the kernel print so much has no other trouble.
@@ -23,11 +25,10 @@ FLOOD_BYTES = 4 << 20
 #: stuck. The kernel's own detectors speak after 60 s (lockups, RCU) and BLOCKED_S.
 STUCK_S = 120.0
 BLOCKED_S = 60
+_EXCERPT_LINES = 60
 
 _BLOCKED, _BACKTRACES = "Show Blocked State", "Show backtrace of all active CPUs"
 _TASK = re.compile(r"task:(?P<name>\S+) +state:(?P<state>\S)")
-#: Not one that the unwinder only guessed (`? function`).
-_FRAME = re.compile(r"(?<!\? )\b(?P<func>[\w.]+)\+0x[0-9a-f]+/0x[0-9a-f]+ \[(?P<module>[\w-]+)")
 _CPU = re.compile(r"NMI backtrace for cpu (?P<cpu>\d+)|CPU: (?P<other>\d+) ")
 
 
@@ -39,6 +40,7 @@ class HangReport:
     details: str = ""
     mute: bool = False  # not even the kernel answers
     starved: bool = False  # and this machine hardly let it run: nobody's fault there
+    culprit: Culprit | None = None
 
 
 def ask_kernel(machine: Machine, keys: str) -> None:
@@ -101,22 +103,65 @@ class Schedule:
         return self.ran - before.ran < passed / 10 and self.waited - before.waited > passed / 2
 
 
-def name_hang(text: str, module: str) -> str:
-    """A name for what SysRq-l and SysRq-w show, '' when the module is not in it."""
-    task, state, cpu = "", "", ""
-    for line in text.splitlines():
-        if _BACKTRACES in line or _BLOCKED in line:
-            task = state = cpu = ""
-        elif found := _TASK.search(line):
-            task, state, cpu = found["name"], found["state"], ""
-        elif found := _CPU.search(line):
-            cpu = found["cpu"] or found["other"]
-        elif (found := _FRAME.search(line)) and found["module"].replace("-", "_") == module:
-            if state == "D":
-                return f"blocked: '{task}' waits in {found['func']}"
-            if cpu:
-                return f"livelock: CPU {cpu} runs in {found['func']}"
+@dataclass(frozen=True)
+class Culprit:
+    """A task or processor that is inside the module, of all that SysRq-l and SysRq-w show."""
+
+    name: str
+    frames: list[StackFrame]
+    lines: list[str]
+
+    def event(self) -> KernelEvent:
+        first = self.frames[0]
+        return KernelEvent(
+            event_class=EventClass.HANG.value,
+            title=self.name,
+            module_frame=f"{first.function}+{first.offset} [{first.module}]",
+            key=f"hang-in-{first.function}",
+            excerpt=self.lines[:_EXCERPT_LINES],
+            frames=self.frames,
+        )
+
+
+def find_culprit(text: str, module: str) -> Culprit | None:
+    """Who is in the module, by what SysRq-l and SysRq-w showed; None when nobody is."""
+    head, lines = "", list[str]()
+    for line in [*text.splitlines(), _BLOCKED]:
+        begins = _TASK.search(line) or _CPU.search(line)
+        if not begins and _BACKTRACES not in line and _BLOCKED not in line:
+            lines.append(line)
+            continue
+        # Not a frame that the unwinder only guessed (`? function`).
+        found = frames_in("\n".join(lines), [module])
+        frames = [frame for frame in found if frame.address is not FrameAddress.GUESS]
+        if head and frames:
+            return Culprit(f"{head} {frames[0].function}", frames, lines)
+        head, lines = _head(line), [line]
+    return None
+
+
+def _head(line: str) -> str:
+    """How the name of a hang begins whose stack follows this line; '' for one that is none."""
+    if task := _TASK.search(line):
+        return f"blocked: '{task['name']}' waits in" if task["state"] == "D" else ""
+    if cpu := _CPU.search(line):
+        return f"livelock: CPU {cpu['cpu'] or cpu['other']} runs in"
     return ""
+
+
+def with_culprit(events: list[KernelEvent], culprit: Culprit | None) -> list[KernelEvent]:
+    """Hang events, the one about the module first.
+
+    The kernel complains of a task that waits, and not always of the one it waits for: where one
+    processor does not come back, `khugepaged` may be reported first, or alone.
+    """
+    if not events or any(event.event_class != EventClass.HANG for event in events):
+        return events
+    told = [event for event in events if event.module_frame]
+    if events[0].module_frame or (not told and culprit is None):
+        return events
+    first = told[0] if told else culprit.event() if culprit else events[0]
+    return [first, *(event for event in events if event is not first)]
 
 
 # -- a task that never comes back from the kernel -------------------------------------------

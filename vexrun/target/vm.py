@@ -23,9 +23,9 @@ from vexrun.target.hang import (
     HangReport,
     Schedule,
     StuckWatch,
+    find_culprit,
     kernel_answers,
     look_command,
-    name_hang,
     waiting_in,
 )
 from vexrun.target.kernel_watch import KernelCheck, KernelWatch, silent_event
@@ -252,6 +252,16 @@ class VmTarget:
         """Why the guest is not running any more, None while it runs."""
         return self.machine.how_it_ended()
 
+    def dead_machine(self) -> tuple[Machine, str] | None:
+        """The machine, and why, when its kernel died and QEMU still has its memory."""
+        if self._machine is None or self._machine.lost_by_host:
+            return None
+        ended = self._machine.how_it_ended()
+        if ended is None:
+            mute = self._explained is not None and self._explained.mute
+            return (self._machine, "the guest is mute") if mute else None
+        return (self._machine, ended) if self._machine.died else None
+
     def check_kernel(self, timeout_s: float) -> KernelCheck:
         """What the kernel did since the last check (see KernelWatch)."""
         if self._watch is None:
@@ -343,7 +353,8 @@ class VmTarget:
         before = Schedule.of(self.machine.pid)
         answered, text = kernel_answers(self.machine, said, "lw", _SYSRQ_PATIENCE_S)
         starved = Schedule.of(self.machine.pid).starved_since(before)
-        where = name_hang(text, self.plan.subject.module.sysfs_name)
+        culprit = find_culprit(text, self.plan.subject.module.sysfs_name)
+        where = culprit.name if culprit else ""
         if name and where:
             name += f"; {where.partition(': ')[2]}"
         name = name or where
@@ -357,7 +368,7 @@ class VmTarget:
         elif not name and not self._beats():
             name = self._silence()
         details = text if answered else self._registers()
-        self._explained = HangReport(name, details, mute, starved and not answered)
+        self._explained = HangReport(name, details, mute, starved and not answered, culprit)
         return self._explained
 
     def begin_test(self) -> None:

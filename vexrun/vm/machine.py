@@ -247,6 +247,15 @@ class Machine:
         return None
 
     @property
+    def died(self) -> bool:
+        """The guest's kernel panicked or reset the machine, which QEMU keeps as it was."""
+        event = self.end_event()
+        if event is None or not self._process_alive():
+            return False
+        panicked = event["event"] in ("GUEST_PANICKED", "GUEST_CRASHLOADED")
+        return panicked or event.get("data", {}).get("reason") in ("guest-reset", "guest-panic")
+
+    @property
     def lost_by_host(self) -> bool:
         """The end was none of the guest's: QEMU is gone, or this machine's disk is full."""
         if self.end_event() is not None:

@@ -124,10 +124,6 @@ class GuestShell:
             time.sleep(0.02)
         return False
 
-    @property
-    def connected(self) -> bool:
-        return self._master is not None and self._master.poll() is None
-
     def run(
         self,
         command: str,
@@ -186,9 +182,6 @@ class GuestShell:
         unpack = shlex.join(["tar", "-C", str(destination), "-xf", "-"])
         process.run(["bash", "-o", "pipefail", "-c", f"{ssh} | {unpack}"], timeout=300)
         return True
-
-    def fetch_text(self, path: str, timeout_s: float = 60.0) -> str:
-        return self.run(f"cat {shlex.quote(path)}", timeout_s=timeout_s, check=True).stdout
 
     def disconnect(self) -> None:
         """End the shared connection; the guest does not notice."""
