@@ -1,19 +1,22 @@
-"""`vexrun image build|list|show|rm`."""
+"""`vexrun image build|name|list|show|rm|save|load`."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections import Counter
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from vexrun.events import Emit
+from vexrun.image.archive import load_image, save_image
 from vexrun.image.build import ensure_base, rebuild_beside
 from vexrun.image.catalog import find_image, list_images, remove_image
 from vexrun.image.files import compare_listings
+from vexrun.image.manifest import base_inputs
 from vexrun.image.suites import DEFAULT_SUITE, find_suite
 from vexrun.interrupt import interruptible
 from vexrun.output import say, stdout
@@ -64,6 +67,14 @@ def _compare(suite: str, show: Emit) -> None:
         say(f"  unexplained: {each.path} ({each.kind})")
 
 
+@app.command()
+def name(
+    suite: Annotated[str, typer.Option(help="trixie, bookworm or sid.")] = DEFAULT_SUITE,
+) -> None:
+    """The name of the image that a run would use, built or not: a key for a CI cache."""
+    print(base_inputs(find_suite(suite), load_settings().image).name)
+
+
 @app.command("list")
 def list_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
@@ -103,3 +114,22 @@ def rm(name: Annotated[str, typer.Argument(help="An image's name or its beginnin
     sweep_work_directories()
     for removed in remove_image(find_image(name)):
         say(f"removed {removed}")
+
+
+@app.command()
+def save(
+    file: Annotated[Path, typer.Argument(help="The archive to write (tar, zstd).")],
+    suite: Annotated[str, typer.Option(help="trixie, bookworm or sid.")] = DEFAULT_SUITE,
+) -> None:
+    """Pack a suite's image into one file, building it first if there is none."""
+    with interruptible(), display_for(stdout, console_log=lambda: None) as show:
+        image = ensure_base(find_suite(suite), load_settings().image, show)
+        save_image(image, file)
+    say(f"{image.name}: {file.stat().st_size / 2**20:.0f} MiB in {file}")
+
+
+@app.command()
+def load(file: Annotated[Path, typer.Argument(help="An archive of 'image save'.")]) -> None:
+    """Take an image out of an archive, checked against its manifest."""
+    with interruptible():
+        say(load_image(file).name)
