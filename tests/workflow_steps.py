@@ -154,4 +154,3 @@ class Runner:
             self.failed = True
         pairs = (line.partition("=") for line in output.read_text().splitlines())
         return {name: value for name, _, value in pairs}
-

@@ -12,14 +12,11 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
+from command_lines import parameters_of
 from conftest import Programs
 from workflow_steps import ACTION, ROOT, WORKFLOW, Runner, evaluate, holds, load
-
-from vexrun.cli import app
 
 SCRIPTS = sorted((ROOT / "tools" / "ci").glob("*.sh"))
 GITLAB = ROOT / "examples" / "ci" / "gitlab-ci.yml"
@@ -58,17 +55,6 @@ def fake_vexrun(programs: Programs, runner: Runner, code: int = 0) -> None:
     # prepare.sh puts the checkout's virtual environment first on PATH.
     runner.environment["BASH_ENV"] = str(programs.directory / "env")
     (programs.directory / "env").write_text(f'vexrun() {{ "{programs.directory}/vexrun" "$@"; }}\n')
-
-
-def parameters_of(words: list[str]) -> dict[str, Any]:
-    """A command line parsed by the real `vexrun`, without running it; fails when it is wrong."""
-    command: Any = typer.main.get_command(app)
-    while hasattr(command, "commands"):
-        name, *words = words
-        assert name in command.commands, f"there is no command '{name}'"
-        command = command.commands[name]
-    parsed: dict[str, Any] = command.make_context("vexrun", list(words)).params
-    return parsed
 
 
 # -- every step and every command ----------------------------------------------------------------
