@@ -1,4 +1,4 @@
-"""`vexrun image build|name|list|show|rm|save|load`."""
+"""`vexrun image build|import|name|list|show|rm|save|load`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from rich.table import Table
 from vexrun.events import Emit
 from vexrun.image.archive import load_image, save_image
 from vexrun.image.build import ensure_base, rebuild_beside
-from vexrun.image.catalog import find_image, list_images, remove_image
+from vexrun.image.catalog import find_guest, find_image, list_images, remove_image
+from vexrun.image.download import Checksum
 from vexrun.image.files import compare_listings
+from vexrun.image.importing import import_image
 from vexrun.image.manifest import base_inputs
 from vexrun.image.suites import DEFAULT_SUITE, find_suite
 from vexrun.interrupt import interruptible
@@ -116,14 +118,30 @@ def rm(name: Annotated[str, typer.Argument(help="An image's name or its beginnin
         say(f"removed {removed}")
 
 
+@app.command("import")
+def import_(
+    place: Annotated[str, typer.Argument(metavar="FILE|URL", help="A cloud image of Debian.")],
+    sha256: Annotated[str | None, typer.Option(help="Its checksum, from its makers.")] = None,
+    sha512: Annotated[str | None, typer.Option(help="Or this one; Debian has it.")] = None,
+) -> None:
+    """Make a cloud image (qcow2 or raw) a guest: vexrun test --suite NAME."""
+    checksum = Checksum.of_options(sha256, sha512)
+    with interruptible(), display_for(stdout, console_log=lambda: None) as show:
+        image = import_image(place, checksum, load_settings().image, show)
+    say(f"{image.name}: kernel {image.manifest.kernel_release}")
+    say(f"Use it with: vexrun test --suite {image.name}")
+
+
 @app.command()
 def save(
     file: Annotated[Path, typer.Argument(help="The archive to write (tar, zstd).")],
-    suite: Annotated[str, typer.Option(help="trixie, bookworm or sid.")] = DEFAULT_SUITE,
+    suite: Annotated[
+        str, typer.Option(help="trixie, bookworm, sid, or an imported image.")
+    ] = DEFAULT_SUITE,
 ) -> None:
     """Pack a suite's image into one file, building it first if there is none."""
     with interruptible(), display_for(stdout, console_log=lambda: None) as show:
-        image = ensure_base(find_suite(suite), load_settings().image, show)
+        image = ensure_base(find_guest(suite), load_settings().image, show)
         save_image(image, file)
     say(f"{image.name}: {file.stat().st_size / 2**20:.0f} MiB in {file}")
 
