@@ -7,12 +7,13 @@ ordinary user would lose; so it is packed and unpacked with root's view of them.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from vexrun.errors import ConfigError, InfrastructureError
 from vexrun.image import namespace
 from vexrun.image.catalog import Image, images_dir, lock_path
-from vexrun.image.files import list_files
+from vexrun.image.files import list_files, paths_in
 from vexrun.image.locking import exclusive, shared
 from vexrun.image.manifest import MANIFEST_NAME, sha256_of
 from vexrun.process import find_program
@@ -26,14 +27,27 @@ def save_image(image: Image, destination: Path) -> None:
     _require_zstd()
     part = destination.with_name(f"{destination.name}.{os.getpid()}.part")
     pack = ["tar", "-C", str(images_dir()), "--create", "--sparse", "--numeric-owner"]
+    pack += ["--use-compress-program", _COMPRESS, "--file", str(part)]
     try:
-        with shared(lock_path(image.name)):
-            namespace.run_as_owner(
-                [*pack, "--use-compress-program", _COMPRESS, "--file", str(part), image.name]
-            )
+        with shared(lock_path(image.name)), work_directory(f"saving-{os.getpid()}") as work:
+            names = work / "names"
+            names.write_bytes(b"\0".join(map(os.fsencode, _contents(image))))
+            pack += ["--no-recursion", "--null", "--verbatim-files-from"]
+            namespace.run_as_owner([*pack, "--files-from", str(names)])
         part.replace(destination)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _contents(image: Image) -> Iterator[str]:
+    """What belongs to an image. A root filesystem that was worked in has more: mount points that
+    builds left there, caches of apt."""
+    yield image.name
+    for path in sorted(image.directory.iterdir()):
+        yield f"{image.name}/{path.name}"
+        if path.name == "ssh":
+            yield from (f"{image.name}/ssh/{key.name}" for key in sorted(path.iterdir()))
+    yield from (f"{image.name}/rootfs/{name}" for name in paths_in(image.directory / "files.txt"))
 
 
 def load_image(archive: Path) -> Image:
