@@ -22,7 +22,7 @@ from vexrun.errors import ConfigError
 from vexrun.events import ignore
 from vexrun.image import importing
 from vexrun.image.build import ensure_base
-from vexrun.image.catalog import Image, find_guest, images_dir
+from vexrun.image.catalog import Image, find_guest, images_dir, remove_image
 from vexrun.image.download import Checksum
 from vexrun.image.importing import CLOUD_USER, import_image, seed_files
 from vexrun.image.manifest import base_inputs, layer_inputs
@@ -316,6 +316,16 @@ def test_an_image_of_other_roles_must_be_imported_again(
     with pytest.raises(ConfigError, match="imported with other roles") as refused:
         ensure_base(suite, SETTINGS, ignore)
     assert f"vexrun image import FILE --sha256 {'ab' * 32}" in refused.value.hint
+
+
+def test_an_image_goes_with_its_layers_and_its_download(imported: Image) -> None:
+    downloads = cache_dir() / "downloads"
+    downloads.mkdir()
+    for name in ("ab" * 32, "cd" * 32):
+        (downloads / name).touch()
+    layer = next(each for each in images_dir().iterdir() if "-layer-" in each.name)
+    assert sorted(remove_image(imported)) == sorted([imported.name, layer.name])
+    assert [path.name for path in downloads.iterdir()] == ["cd" * 32]
 
 
 def test_what_was_imported_already_is_not_read_again(imported: Image, machine: None) -> None:

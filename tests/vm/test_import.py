@@ -17,6 +17,9 @@ import cloud_image
 import pytest
 from conftest import SUBJECTS
 
+from vexrun.image.importing import CLOUD_USER
+from vexrun.vm.ssh import HOST_ALIAS
+
 pytestmark = [
     pytest.mark.vm,
     pytest.mark.slow,
@@ -105,7 +108,9 @@ def test_cloud_init_has_done_its_work(imported: str) -> None:
     vexrun("vm", "up", "--suite", imported)
     try:
         assert "status: done" in vexrun("vm", "ssh", "cloud-init status --wait")
-        assert "vexrun" in vexrun("vm", "ssh", "id -un vexrun; sudo -u vexrun sudo -n true")
-        assert vexrun("vm", "ssh", "cat /home/vexrun/.ssh/authorized_keys").startswith("ssh-")
+        config = json.loads(vexrun("vm", "status", "--json"))[0]["ssh_config"]
+        login = ["ssh", "-F", config, "-l", CLOUD_USER, HOST_ALIAS, "id -un; sudo -n id -u"]
+        done = subprocess.run(login, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == [CLOUD_USER, "0"]
     finally:
         vexrun("vm", "down")

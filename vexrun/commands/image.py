@@ -91,7 +91,7 @@ def list_command(
         return
     table = Table(box=None, padding=(0, 1))
     for heading in ("name", "kernel", "packages", "made", "as"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for image in images:
         manifest = image.manifest
         table.add_row(

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from vexrun.errors import ConfigError
 from vexrun.image import namespace
+from vexrun.image.download import forget_download
 from vexrun.image.locking import exclusive_at_once
 from vexrun.image.manifest import MANIFEST_NAME, Manifest
 from vexrun.image.suites import SUITES, Suite, find_suite
@@ -151,4 +152,6 @@ def remove_image(image: Image) -> list[str]:
             for snapshot in (cache_dir() / "snapshots").glob(f"{each.name}-*"):
                 namespace.remove_tree(snapshot)
             namespace.remove_tree(each.directory)
+        if image.manifest.inputs.imported and image.name == image.guest:
+            forget_download(image.manifest.inputs.imported.partition(":")[2])
     return [each.name for each in doomed]

@@ -80,6 +80,13 @@ def obtain(place: str, checksum: Checksum, emit: Emit) -> Path:
     return path
 
 
+def forget_download(digest: str) -> None:
+    """Delete what was downloaded by this checksum, if anything was."""
+    directory = cache_dir() / "downloads"
+    for suffix in ("", ".part", ".lock"):
+        (directory / f"{digest}{suffix}").unlink(missing_ok=True)
+
+
 def _demand(path: Path, checksum: Checksum, place: str) -> None:
     found = checksum.found_in(path)
     if found != checksum.digest:

@@ -179,7 +179,9 @@ def seed_files(inputs: ImageInputs, client_key: str) -> dict[str, str]:
         "name": CLOUD_USER,
         "shell": "/bin/bash",
         "sudo": "ALL=(ALL) NOPASSWD:ALL",
-        "lock_passwd": True,
+        # No password, and not locked either: sshd without PAM refuses locked accounts even a key.
+        "passwd": "*",
+        "lock_passwd": False,
         "ssh_authorized_keys": [client_key.strip()],
     }
     user_data = {"users": [user], "locale": "C.UTF-8", "disable_root": False}
