@@ -8,6 +8,7 @@ same (docs/decisions/0019-cloud-images-are-unpacked.md).
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def import_image(place: str, checksum: Checksum, settings: ImageSettings, emit: 
     stages = Stages(emit)
     with stages.stage("image file", place):
         file = obtain(place, checksum, emit)
-    with work_directory(f"import-{checksum.digest[:16]}") as work:
+    with work_directory(f"import-{checksum.digest[:16]}-{os.getpid()}") as work:
         with stages.stage("image unpack", "reading its filesystem, without mounting it"):
             tree = _unpack(file, place, work)
         inputs = _inputs(tree, place, checksum, settings)
