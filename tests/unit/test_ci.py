@@ -14,6 +14,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from command_lines import parameters_of
 from conftest import Programs
 from workflow_steps import ACTION, ROOT, WORKFLOW, Runner, evaluate, holds, load
@@ -339,3 +340,23 @@ def test_shellcheck_and_yaml_reach_these_files() -> None:
     assert [path.name for path in SCRIPTS] == ["image.sh", "prepare.sh", "test.sh"]
     assert all(os.access(path, os.X_OK) for path in SCRIPTS)
     assert json.dumps(load(GITLAB))
+
+
+def test_the_workflow_in_the_documentation_gives_what_the_action_takes() -> None:
+    text = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    inputs = set(load(ACTION)["inputs"])
+    given = [
+        set(step["with"])
+        for job in yaml.safe_load(block)["jobs"].values()
+        for step in job["steps"]
+        if step["uses"].startswith("OWNER/vexrun@")
+    ]
+    assert len(given) == 2
+    assert all(names <= inputs for names in given)
+    table = {
+        name
+        for cell in re.findall(r"^\| (`[^|]*) \|", text, re.MULTILINE)
+        for name in re.findall(r"`([a-z-]+)`", cell)
+    }
+    assert inputs <= table, "every input is described"
