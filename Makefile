@@ -8,13 +8,14 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Molecule keeps its state here: two checkouts with one name must not share it.
 export ANSIBLE_HOME := $(CURDIR)/.ansible
 
-.PHONY: help demo test test-all lint unit vm-tests canaries molecule bench wheel lock setup clean
+.PHONY: help demo test test-all lint unit vm-tests canaries molecule bench ways wheel lock setup clean
 
 help:
 	@echo "make demo       a real module built, loaded and judged in a real VM"
 	@echo "make test       lint, unit tests, VM cycles, canaries (smoke), molecule test"
 	@echo "make test-all   make test, with every canary and every suite"
 	@echo "make bench      measured ratios: snapshot against boot, native against guest build; detection"
+	@echo "make ways       one table over the guests: ours and imported cloud images"
 	@echo "make lint unit vm-tests canaries molecule wheel lock clean"
 
 # -- set-up: apt packages, virtual environment --------------------------------------------
@@ -71,6 +72,9 @@ test-all: lint unit setup
 
 bench: setup
 	python -m vexrun.bench
+
+ways: setup
+	python -m vexrun.ways $(GUESTS)
 
 wheel: setup
 	python -m build --wheel --no-isolation

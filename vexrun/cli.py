@@ -124,7 +124,9 @@ def test(
     subject: Annotated[
         Path | None, typer.Option(help="The subject file; default: SOURCE/vexrun.toml.")
     ] = None,
-    suite: Annotated[str, typer.Option(help="Guest: trixie, bookworm or sid.")] = DEFAULT_SUITE,
+    suite: Annotated[
+        str, typer.Option(help="Guest: trixie, bookworm, sid, or an imported image.")
+    ] = DEFAULT_SUITE,
     only: Annotated[list[str] | None, typer.Option(help="Only these categories.")] = None,
     skip: Annotated[list[str] | None, typer.Option(help="Not these categories.")] = None,
     target: Annotated[TargetKind, typer.Option(help="Where tests run.")] = TargetKind.VM,

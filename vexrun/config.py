@@ -11,7 +11,8 @@ from pathlib import Path
 from vexrun.categories import Category, select_categories, without_missing
 from vexrun.errors import ConfigError
 from vexrun.expectations import Expectation, load_expectations
-from vexrun.image.suites import DEFAULT_SUITE, Suite, find_suite
+from vexrun.image.catalog import find_guest
+from vexrun.image.suites import DEFAULT_SUITE, Suite
 from vexrun.isolation import Isolation
 from vexrun.kbuild import BuildPlace
 from vexrun.resume import EarlierRun
@@ -99,7 +100,7 @@ def make_config(
         subject=subject,
         subject_file=path.resolve(),
         source=source.resolve() if source is not None else None,
-        suite=find_suite(suite),
+        suite=find_guest(suite),
         categories=categories,
         target=target,
         backend=backend,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import tomllib
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import typer
+from command_lines import parameters_of
 from pydantic import BaseModel
 
 from vexrun.cli import app
@@ -157,6 +159,37 @@ def test_every_command_is_in_the_readme() -> None:
     table = section("README.md", "## Commands")
     described = set(re.findall(r"^\| `vexrun (\w+)", table, re.MULTILINE))
     assert described == names
+
+
+def commands_of(document: str) -> set[str]:
+    """Every command line of vexrun in a console block, and in code that is a whole command."""
+    lines = re.findall(r"^\$ (vexrun .*)$", document, re.MULTILINE)
+    lines += re.findall(r"`(vexrun [a-z][^`]*)`", prose(document))
+    commands = (part for line in lines for part in re.split(r" && ", line.partition(" #")[0]))
+    return {part.strip() for part in commands if part.strip().startswith("vexrun ")}
+
+
+#: Not command lines to type: alternatives, and what stands for something else.
+_ABBREVIATED = re.compile(r"\||…|\[|--repeat N|--help")
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.stem
+)
+def test_every_command_line_is_understood(path: Path) -> None:
+    wrong = []
+    for line in sorted(commands_of(path.read_text(encoding="utf-8"))):
+        if _ABBREVIATED.search(line):
+            continue
+        words = shlex.split(line)[1:]
+        until = next((n for n, each in enumerate(words) if each.startswith((">", "<"))), None)
+        try:
+            parameters_of(words[:until])
+        except Exception as error:  # noqa: BLE001 - the parser's own, of a private class
+            # In a sentence a command is named without what it takes.
+            if not str(error).startswith("Missing parameter"):
+                wrong.append(f"{line}: {error}")
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("code", ExitCode)

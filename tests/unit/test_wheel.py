@@ -57,7 +57,7 @@ def test_every_file_of_the_package_is_in_it(names: set[str]) -> None:
 
 
 def test_the_scripts_that_are_run_inside_are_in_it(names: set[str]) -> None:
-    assert {"vexrun/image/enter.sh", "vexrun/image/probe.sh"} <= names
+    assert {"vexrun/image/enter.sh", "vexrun/image/probe.sh", "vexrun/image/adapt.sh"} <= names
 
 
 @pytest.mark.parametrize("stray", ["__pycache__", ".venv/", "CACHEDIR.TAG", "/tests/unit/"])

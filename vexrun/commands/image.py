@@ -1,19 +1,24 @@
-"""`vexrun image build|list|show|rm`."""
+"""`vexrun image build|import|name|list|show|rm|save|load`."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections import Counter
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from vexrun.events import Emit
+from vexrun.image.archive import load_image, save_image
 from vexrun.image.build import ensure_base, rebuild_beside
-from vexrun.image.catalog import find_image, list_images, remove_image
+from vexrun.image.catalog import find_guest, find_image, list_images, remove_image
+from vexrun.image.download import Checksum
 from vexrun.image.files import compare_listings
+from vexrun.image.importing import import_image
+from vexrun.image.manifest import base_inputs
 from vexrun.image.suites import DEFAULT_SUITE, find_suite
 from vexrun.interrupt import interruptible
 from vexrun.output import say, stdout
@@ -64,6 +69,14 @@ def _compare(suite: str, show: Emit) -> None:
         say(f"  unexplained: {each.path} ({each.kind})")
 
 
+@app.command()
+def name(
+    suite: Annotated[str, typer.Option(help="trixie, bookworm or sid.")] = DEFAULT_SUITE,
+) -> None:
+    """The name of the image that a run would use, built or not: a key for a CI cache."""
+    print(base_inputs(find_suite(suite), load_settings().image).name)
+
+
 @app.command("list")
 def list_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
@@ -78,7 +91,7 @@ def list_command(
         return
     table = Table(box=None, padding=(0, 1))
     for heading in ("name", "kernel", "packages", "made", "as"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for image in images:
         manifest = image.manifest
         table.add_row(
@@ -103,3 +116,38 @@ def rm(name: Annotated[str, typer.Argument(help="An image's name or its beginnin
     sweep_work_directories()
     for removed in remove_image(find_image(name)):
         say(f"removed {removed}")
+
+
+@app.command("import")
+def import_(
+    place: Annotated[str, typer.Argument(metavar="FILE|URL", help="A cloud image of Debian.")],
+    sha256: Annotated[str | None, typer.Option(help="Its checksum, from its makers.")] = None,
+    sha512: Annotated[str | None, typer.Option(help="Or this one; Debian has it.")] = None,
+) -> None:
+    """Make a cloud image (qcow2 or raw) a guest: vexrun test --suite NAME."""
+    checksum = Checksum.of_options(sha256, sha512)
+    with interruptible(), display_for(stdout, console_log=lambda: None) as show:
+        image = import_image(place, checksum, load_settings().image, show)
+    say(f"{image.name}: kernel {image.manifest.kernel_release}")
+    say(f"Use it with: vexrun test --suite {image.name}")
+
+
+@app.command()
+def save(
+    file: Annotated[Path, typer.Argument(help="The archive to write (tar, zstd).")],
+    suite: Annotated[
+        str, typer.Option(help="trixie, bookworm, sid, or an imported image.")
+    ] = DEFAULT_SUITE,
+) -> None:
+    """Pack a suite's image into one file, building it first if there is none."""
+    with interruptible(), display_for(stdout, console_log=lambda: None) as show:
+        image = ensure_base(find_guest(suite), load_settings().image, show)
+        save_image(image, file)
+    say(f"{image.name}: {file.stat().st_size / 2**20:.0f} MiB in {file}")
+
+
+@app.command()
+def load(file: Annotated[Path, typer.Argument(help="An archive of 'image save'.")]) -> None:
+    """Take an image out of an archive, checked against its manifest."""
+    with interruptible():
+        say(load_image(file).name)

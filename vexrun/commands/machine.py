@@ -18,7 +18,8 @@ from rich.table import Table
 from vexrun.errors import ConfigError
 from vexrun.events import Emit, Stages
 from vexrun.image.build import ensure_base
-from vexrun.image.suites import DEFAULT_SUITE, find_suite
+from vexrun.image.catalog import find_guest
+from vexrun.image.suites import DEFAULT_SUITE
 from vexrun.interrupt import interruptible
 from vexrun.layout import state_dir
 from vexrun.output import say, stdout
@@ -62,7 +63,7 @@ def start_machine(source: Path, suite: str, accel: AccelChoice, emit: Emit) -> d
     stages = Stages(emit)
     sweep_dead_machines()
     sweep_work_directories()
-    image = ensure_base(find_suite(suite), settings.image, emit)
+    image = ensure_base(find_guest(suite), settings.image, emit)
     accelerator = choose_accelerator(accel, image.kernel, image.manifest.sha256["vmlinuz"])
     snapshot = ensure_snapshot(image, accelerator, settings.machine, emit)
     logs = state_dir() / "consoles"

@@ -14,7 +14,8 @@ import typer
 
 from vexrun.categories import select_categories
 from vexrun.errors import ConfigError
-from vexrun.image.suites import DEFAULT_SUITE, find_suite
+from vexrun.image.catalog import find_guest
+from vexrun.image.suites import DEFAULT_SUITE
 from vexrun.interrupt import interruptible
 from vexrun.layout import state_dir
 from vexrun.mutation import (
@@ -113,7 +114,7 @@ def _one(
 def _laboratory(
     source: Path, subject: Path | None, suite: str, skip: list[str], output: Path | None
 ) -> Laboratory:
-    find_suite(suite)
+    find_guest(suite)
     skip = skip or ["perf"]
     select_categories([], skip)
     file = subject or source / SUBJECT_FILE_NAME

@@ -11,7 +11,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from vexrun.image.suites import DEFAULT_SUITE, find_suite
+from vexrun.image.catalog import find_guest
+from vexrun.image.suites import DEFAULT_SUITE
 from vexrun.interrupt import interruptible
 from vexrun.output import say, stdout
 from vexrun.selftest import (
@@ -40,7 +41,7 @@ def selftest(
     if show:
         stdout.print(_list(rows))
         return
-    find_suite(suite)
+    find_guest(suite)
     begun = time.monotonic()
     with interruptible():
         judged = [_run(row, suite) for row in rows]

@@ -26,6 +26,7 @@ from vexrun.image.manifest import (
     Manifest,
     base_inputs,
     layer_inputs,
+    roles_sha256,
     sha256_of,
 )
 from vexrun.image.suites import Suite
@@ -45,20 +46,39 @@ _NEEDED_PROGRAMS = {
     "tar": "tar",
 }
 #: A base image with its root filesystem and disk takes about 5 GiB while it is made.
-_BUILD_SPACE_GIB = 8
+BUILD_SPACE_GIB = 8
 _LAYER_SPACE_GIB = 4
 #: Fixed so that equal contents make equal disks.
 _FILESYSTEM_UUID = "76657872-756e-4000-8000-726f6f740000"
 
 
 #: Fills a work directory with `rootfs/` and `ssh/`.
-_Make = Callable[[Path, Stages], None]
+Make = Callable[[Path, Stages], None]
 
 
 def ensure_base(suite: Suite, settings: ImageSettings, emit: Emit) -> Image:
     """The suite's image: from the cache, or built now."""
+    if suite.image is not None:
+        return _imported(suite.image)
     inputs = base_inputs(suite, settings)
-    return _ensure(inputs, emit, lambda work, stages: _make_base(work, inputs, settings, stages))
+    return ensure_image(
+        inputs, emit, lambda work, stages: _make_base(work, inputs, settings, stages)
+    )
+
+
+def _imported(name: str) -> Image:
+    """An imported image, as long as it holds what today's roles promise."""
+    image = Image.open(images_dir() / name)
+    if image is None:
+        raise ConfigError(f"There is no imported image '{name}'.", hint="Run: vexrun image list")
+    inputs = image.manifest.inputs
+    if inputs.roles_sha256 != roles_sha256():
+        algorithm, _, digest = (inputs.imported or "").partition(":")
+        raise ConfigError(
+            f"The image '{name}' was imported with other roles than these.",
+            hint=f"Import it again: vexrun image import FILE --{algorithm} {digest}",
+        )
+    return image
 
 
 def ensure_layer(base: Image, packages: list[str], settings: ImageSettings, emit: Emit) -> Image:
@@ -67,7 +87,7 @@ def ensure_layer(base: Image, packages: list[str], settings: ImageSettings, emit
     if not missing:
         return base
     inputs = layer_inputs(base.manifest, packages)
-    return _ensure(
+    return ensure_image(
         inputs, emit, lambda work, stages: _make_layer(work, base, packages, settings, stages)
     )
 
@@ -102,7 +122,8 @@ def build_bare(suite: Suite, settings: ImageSettings, work: Path, emit: Emit) ->
     return image
 
 
-def _ensure(inputs: ImageInputs, emit: Emit, make: _Make) -> Image:
+def ensure_image(inputs: ImageInputs, emit: Emit, make: Make) -> Image:
+    """The image of these inputs: from the cache, or made now from what `make` unpacks."""
     final = images_dir() / inputs.name
     found = Image.open(final)
     if found is not None:
@@ -115,7 +136,7 @@ def _ensure(inputs: ImageInputs, emit: Emit, make: _Make) -> Image:
         found = Image.open(final)
         if found is not None:
             return found
-        _preflight(inputs)
+        preflight(_LAYER_SPACE_GIB if inputs.base_key else BUILD_SPACE_GIB)
         namespace.remove_tree(final)
         with work_directory(f"{inputs.name}-{os.getpid()}") as work:
             _build(work, inputs, make, emit)
@@ -126,7 +147,8 @@ def _ensure(inputs: ImageInputs, emit: Emit, make: _Make) -> Image:
     return built
 
 
-def _preflight(inputs: ImageInputs) -> None:
+def preflight(needed: int) -> None:
+    """Raise InfrastructureError unless programs, namespaces and `needed` GiB of disk are there."""
     missing = [package for name, package in _NEEDED_PROGRAMS.items() if not find_program(name)]
     if missing:
         raise InfrastructureError(
@@ -135,7 +157,6 @@ def _preflight(inputs: ImageInputs) -> None:
         )
     namespace.require_namespaces()
     images_dir().mkdir(parents=True, exist_ok=True)
-    needed = _LAYER_SPACE_GIB if inputs.base_key else _BUILD_SPACE_GIB
     free = shutil.disk_usage(images_dir()).free / 2**30
     if free < needed:
         raise InfrastructureError(
@@ -146,7 +167,7 @@ def _preflight(inputs: ImageInputs) -> None:
         )
 
 
-def _build(work: Path, inputs: ImageInputs, make: _Make, emit: Emit) -> Manifest:
+def _build(work: Path, inputs: ImageInputs, make: Make, emit: Emit) -> Manifest:
     stages = Stages(emit)
     make(work, stages)
     rootfs = work / "rootfs"
@@ -179,12 +200,19 @@ def _make_base(
     stages: Stages,
     playbook: str = "image.yml",
 ) -> None:
-    emit = stages.emit
-    rootfs = work / "rootfs"
     with stages.stage("image bootstrap", f"mmdebstrap {inputs.suite}"):
         _bootstrap(inputs, settings, work)
-    _make_keys(work / "ssh")
-    with stages.stage("image roles", f"playbooks/{playbook}"), deb_archive(inputs.suite) as archive:
+    make_keys(work / "ssh")
+    apply_roles(work, inputs.suite, settings, stages, playbook)
+
+
+def apply_roles(
+    work: Path, suite: str, settings: ImageSettings, stages: Stages, playbook: str = "image.yml"
+) -> None:
+    """Make `work/rootfs` a guest of ours, known by the keys in `work/ssh`."""
+    emit = stages.emit
+    rootfs = work / "rootfs"
+    with stages.stage("image roles", f"playbooks/{playbook}"), deb_archive(suite) as archive:
         result = run_playbook(
             playbook,
             [image_host(rootfs, archive)],
@@ -194,7 +222,7 @@ def _make_base(
         )
         emit(Progress(f"{result.changed} tasks changed the image"))
     shutil.rmtree(work / "ansible")
-    _clean(rootfs)
+    clean(rootfs)
 
 
 def image_host(rootfs: Path, archive: Path | None = None) -> InventoryHost:
@@ -251,7 +279,7 @@ def _bootstrap(inputs: ImageInputs, settings: ImageSettings, work: Path) -> None
     tarball.unlink()
 
 
-def _make_keys(directory: Path) -> None:
+def make_keys(directory: Path) -> None:
     """One client key and one host key for each image: a guest of ours is recognised by them."""
     directory.mkdir(mode=0o700)
     for name in ("client", "host"):
@@ -301,7 +329,7 @@ def _make_layer(
         (work / "ssh").chmod(0o700)
         with deb_archive(base.manifest.inputs.suite) as archive:
             _install(rootfs, packages, archive, work / "apt.log", settings)
-        _clean(rootfs)
+        clean(rootfs)
 
 
 def _install(
@@ -337,7 +365,7 @@ def _install(
             )
 
 
-def _clean(rootfs: Path) -> None:
+def clean(rootfs: Path) -> None:
     """Remove what installing leaves behind and what differs from build to build for no reason."""
     namespace.run_in_root(
         rootfs,

@@ -11,8 +11,10 @@ from pydantic import ValidationError
 
 from vexrun.errors import ConfigError
 from vexrun.image import namespace
+from vexrun.image.download import forget_download
 from vexrun.image.locking import exclusive_at_once
 from vexrun.image.manifest import MANIFEST_NAME, Manifest
+from vexrun.image.suites import SUITES, Suite, find_suite
 from vexrun.layout import cache_dir
 
 
@@ -49,6 +51,17 @@ class Image:
     @property
     def suite(self) -> str:
         return self.manifest.inputs.suite
+
+    @property
+    def guest(self) -> str:
+        """What --suite calls it: the suite, or the imported image that it is or lies on."""
+        inputs = self.manifest.inputs
+        base = inputs.model_copy(update={"base_key": None})
+        return (
+            f"{inputs.suite}-imported-{inputs.base_key or base.key}"
+            if inputs.imported
+            else inputs.suite
+        )
 
     @property
     def rootfs(self) -> Path:
@@ -102,6 +115,19 @@ def find_image(name: str) -> Image:
     )
 
 
+def find_guest(name: str) -> Suite:
+    """The suite of this name, or the imported image whose name it is or begins."""
+    matches = [
+        image
+        for image in list_images()
+        if "-imported" in name and image.name.startswith(name) and image.name == image.guest
+    ]
+    if len(matches) != 1:
+        return find_suite(name)
+    codename = matches[0].suite
+    return Suite(matches[0].name, SUITES[codename].kernel_series, image=matches[0].name)
+
+
 def remove_image(image: Image) -> list[str]:
     """Delete an image, the layers on it and their snapshots. Returns the names removed.
 
@@ -126,4 +152,6 @@ def remove_image(image: Image) -> list[str]:
             for snapshot in (cache_dir() / "snapshots").glob(f"{each.name}-*"):
                 namespace.remove_tree(snapshot)
             namespace.remove_tree(each.directory)
+        if image.manifest.inputs.imported and image.name == image.guest:
+            forget_download(image.manifest.inputs.imported.partition(":")[2])
     return [each.name for each in doomed]

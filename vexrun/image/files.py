@@ -64,6 +64,11 @@ def list_files(rootfs: Path, destination: Path) -> None:
     namespace.run_as_owner([sys.executable, "-c", _LISTER, str(rootfs), str(destination)])
 
 
+def paths_in(listing: Path) -> list[str]:
+    """Every path that a listing names, in its order."""
+    return list(_read(listing))
+
+
 def compare_listings(first: Path, second: Path) -> list[Difference]:
     """Every path that differs between two listings written by `list_files`."""
     left, right = _read(first), _read(second)

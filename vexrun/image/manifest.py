@@ -33,19 +33,22 @@ class ImageInputs(BaseModel):
     roles_sha256: str
     base_key: str | None = None  # layers only: the image they add packages to
     rust: RustOrigin = RustOrigin.DISTRO
+    imported: str | None = None  # the checksum of the cloud image it was made from
 
     @property
     def key(self) -> str:
         # An input added later is left out at its default: what was built before it is the same.
         later = {"rust"} if self.rust is RustOrigin.DISTRO else set()
+        if self.imported is None:
+            later.add("imported")
         text = json.dumps(self.model_dump(exclude=later), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def name(self) -> str:
         """Directory name in the cache."""
-        layer = "-layer" if self.base_key else ""
-        return f"{self.suite}{layer}-{self.key}"
+        kind = "-layer" if self.base_key else "-imported" if self.imported else ""
+        return f"{self.suite}{kind}-{self.key}"
 
 
 class Manifest(BaseModel):

@@ -9,10 +9,14 @@ from vexrun.errors import ConfigError
 
 @dataclass(frozen=True)
 class Suite:
-    """`kernel_series` is what the suite's linux-source package is named after; sid moves."""
+    """`kernel_series` is what the suite's linux-source package is named after; sid moves.
+
+    An imported image stands where a suite does, under its own name; `image` is that name.
+    """
 
     name: str
     kernel_series: str | None
+    image: str | None = None
 
 
 SUITES = {
@@ -29,6 +33,8 @@ DEFAULT_SUITE = "trixie"
 def find_suite(name: str) -> Suite:
     if name not in SUITES:
         raise ConfigError(
-            f"There is no suite '{name}'.", hint=f"Known suites: {', '.join(SUITES)}."
+            f"There is no suite '{name}'.",
+            hint=f"Known suites: {', '.join(SUITES)}. An imported image is named as in "
+            "'vexrun image list'.",
         )
     return SUITES[name]

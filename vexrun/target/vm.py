@@ -240,7 +240,7 @@ class VmTarget:
             accel=self.plan.accelerator.name,
             accel_reason=self.plan.accelerator.reason,
             kernel=manifest.kernel_release,
-            suite=self.plan.image.suite,
+            suite=self.plan.image.guest,
             image_sha256=manifest.sha256["root.qcow2"],
             image_key=manifest.key,
             memory_mib=self.plan.hardware.memory_mib,

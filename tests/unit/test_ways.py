@@ -1,0 +1,105 @@
+"""The table over the ways to a guest: only what was seen in all of it is right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vexrun import ways
+from vexrun.layout import cache_dir
+from vexrun.results.model import RunResults, TargetInfo, Verdict
+from vexrun.selftest import Judged, load_canaries
+from vexrun.subrun import SubRun
+from vexrun.ways import main, table, try_guest
+
+KEY = "0123456789abcdef"
+
+
+@pytest.fixture
+def tried(home: Path, monkeypatch: pytest.MonkeyPatch, make_results: Any) -> dict[str, Any]:
+    """A machine on which everything is as it must be; a test changes what it is about."""
+    snapshot = cache_dir() / "snapshots" / f"trixie-{KEY}-0" / "snapshot.json"
+    snapshot.parent.mkdir(parents=True)
+    snapshot.write_text(json.dumps({"boot_s": 41.2, "provision": {"changed": 0}}))
+    world: dict[str, Any] = {
+        "status": 0,
+        "results": make_results(),
+        "problems": [],
+        "snapshot": snapshot,
+        "asked": [],
+    }
+
+    def run_test(arguments: list[str]) -> SubRun:
+        world["asked"].append(arguments)
+        return SubRun(world["results"], world["status"], 97.4, "no machine")
+
+    def run_canary(canary: Any, suite: str, directory: Path) -> Judged:
+        assert directory.is_dir()
+        return Judged(canary, 51.0, "", "", world["problems"])
+
+    monkeypatch.setattr(ways, "run_test", run_test)
+    monkeypatch.setattr(ways, "run_canary", run_canary)
+    return world
+
+
+@pytest.fixture
+def make_results() -> Any:
+    def make(verdict: Verdict = Verdict.PASS) -> RunResults:
+        target = TargetInfo(kind="vm", kernel="6.12.9-amd64", image_key=KEY)
+        return RunResults.model_construct(verdict=verdict, target=target)
+
+    return make
+
+
+def test_a_guest_in_which_all_is_right(tried: dict[str, Any]) -> None:
+    row = try_guest("trixie")
+    assert row.right
+    assert (row.first_boot, row.changed, row.kernel) == ("41 s", "0", "6.12.9-amd64")
+    assert (row.module, row.planted) == ("pass, 97 s", "found, 51 s")
+    (arguments,) = tried["asked"]
+    assert arguments[-2:] == ["--suite", "trixie"]
+    assert Path(arguments[1]).is_file()
+    assert any(canary.name == "oops-in-init" for canary in load_canaries())
+
+
+def a_bug_not_found(world: dict[str, Any]) -> None:
+    world["problems"] = ["there is no kernel event"]
+
+
+def a_failing_module(world: dict[str, Any]) -> None:
+    world["results"].verdict = Verdict.FAIL
+    world["status"] = 1
+
+
+def no_results(world: dict[str, Any]) -> None:
+    world["results"], world["status"] = None, 69
+
+
+def roles_that_change_something(world: dict[str, Any]) -> None:
+    world["snapshot"].write_text(json.dumps({"boot_s": 41.2, "provision": {"changed": 1}}))
+
+
+def no_snapshot(world: dict[str, Any]) -> None:
+    world["snapshot"].unlink()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [a_bug_not_found, a_failing_module, no_results, roles_that_change_something, no_snapshot],
+)
+def test_one_thing_that_is_not_right_fails_the_guest(
+    tried: dict[str, Any], change: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(tried)
+    assert not try_guest("trixie").right
+    assert main(["trixie"]) == 1
+    assert "| `trixie` | built here |" in capsys.readouterr().out
+
+
+def test_the_table_is_markdown(tried: dict[str, Any]) -> None:
+    lines = table([try_guest("trixie")]).splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    assert main(["trixie"]) == 0
