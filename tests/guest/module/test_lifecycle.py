@@ -30,6 +30,12 @@ def registered(guest: Guest, kind: str) -> list[str]:
     return [line for line in lines if line.split()[-1:] == [kind]]
 
 
+def types(guest: Guest) -> set[str]:
+    """The filesystem types the kernel knows."""
+    lines = (guest.read("/proc/filesystems") or "").splitlines()
+    return {line.split()[-1] for line in lines if line.split()}
+
+
 def test_load_and_identity(unloaded: KernelModule, guest: Guest, context: RunContext) -> None:
     """What is loaded is the built file, an out-of-tree module, and alive."""
     unloaded.load()
@@ -55,9 +61,14 @@ def test_filesystem_type_comes_and_goes(
         f"'{kind}' is in /proc/filesystems before the module is loaded: something else in this "
         "kernel answers for it"
     )
+    before = types(guest)
     unloaded.load()
     lines = registered(guest, kind)
-    assert lines, f"the module is loaded, but '{kind}' is not in /proc/filesystems"
+    came = ", ".join(f"'{each}'" for each in sorted(types(guest) - before)) or "nothing"
+    assert lines, (
+        f"the module is loaded, but '{kind}' is not in /proc/filesystems; {came} came with it "
+        "(filesystem.type of the subject file is the type that the module registers)"
+    )
     nodev = lines[0].split()[0] == "nodev"
     assert nodev != filesystem.is_block, (
         f"/proc/filesystems says '{' '.join(lines[0].split())}', the subject file says "
@@ -88,7 +99,11 @@ def test_second_load_is_refused(filesystem: Filesystem, module: KernelModule, gu
         f"loading it a second time must say EEXIST, it says: {(err or out).strip()}"
     )
     module.prove_identity()
-    assert len(registered(guest, filesystem.type)) == 1
+    lines = registered(guest, filesystem.type)
+    assert len(lines) == 1, (
+        f"after a second load was refused, '{filesystem.type}' is {len(lines)} times in "
+        "/proc/filesystems"
+    )
 
 
 def test_references_follow_mounts(
