@@ -348,3 +348,10 @@ def test_a_panic_keeps_the_key_of_its_oops() -> None:
     )
     assert (oops.event_class, panic.event_class) == ("oops", "panic")
     assert oops.key == panic.key
+
+
+def test_blocked_task_is_not_blamed_on_what_other_cpus_do() -> None:
+    """vexrun asked for all stacks (SysRq l) while khungtaskd was printing once more."""
+    log = LOGS.parent / "hangs" / "blocked-while-asked-6.12.log"
+    titles = {event.title for event in parse(log.read_bytes(), "burrow_main")}
+    assert titles == {"task python3 blocked in burrow_put_super", "task python3 blocked"}

@@ -170,6 +170,9 @@ class Report:
         if line.text.startswith("sysrq: "):
             # Somebody asks the kernel for something else: what it says now is no report's.
             return False
+        if self._is_of_blocked_task and line.text.startswith("NMI backtrace for cpu"):
+            # So it is with what every CPU does: the task that is blocked runs on none.
+            return False
         if line.seconds - self.last.seconds > MAX_GAP_S:
             return False
         if _BODY.match(line.text) or (self.signature is None and not self._message):
@@ -180,6 +183,10 @@ class Report:
             return False
         self._foreign.append(line)
         return True
+
+    @property
+    def _is_of_blocked_task(self) -> bool:
+        return self.signature is not None and self.signature.name == "hung_task"
 
     @property
     def signature_is_single(self) -> bool:
