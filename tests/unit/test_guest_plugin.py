@@ -24,6 +24,13 @@ IN_PROCESSES = GuestCodeError(
 )
 
 
+#: As test_rename reported it of a filesystem with names of at most 8 bytes.
+TOO_LONG = GuestCodeError(
+    "OSError: [Errno 36] File name too long: '/mnt/vexrun/longer-name'\n\nin the guest:\n…",
+    "OSError",
+)
+
+
 class Item(SimpleNamespace):
     """As much of a pytest.Item as the hook looks at."""
 
@@ -50,22 +57,25 @@ def end(monkeypatch: pytest.MonkeyPatch, make_subject: MakeSubject) -> Callable[
     return run
 
 
-@pytest.mark.parametrize("error", [TOO_LARGE, IN_PROCESSES])
-def test_too_large_is_a_skip_where_large_files_are_lacking(
-    end: Callable[..., Item], error: GuestCodeError
+LIMITS = [(TOO_LARGE, "largefile"), (IN_PROCESSES, "largefile"), (TOO_LONG, "longnames")]
+
+
+@pytest.mark.parametrize(("error", "word"), LIMITS)
+def test_limit_is_a_skip_where_it_is_declared(
+    end: Callable[..., Item], error: GuestCodeError, word: str
 ) -> None:
-    item = end(error, ["largefile"])
+    item = end(error, [word])
     assert isinstance(item.raised, pytest.skip.Exception)
-    assert "largefile" in str(item.raised)
+    assert word in str(item.raised)
 
 
-@pytest.mark.parametrize("error", [TOO_LARGE, IN_PROCESSES])
-def test_too_large_is_a_failure_that_names_the_word_otherwise(
-    end: Callable[..., Item], error: GuestCodeError
+@pytest.mark.parametrize(("error", "word"), LIMITS)
+def test_limit_is_a_failure_that_names_the_word_otherwise(
+    end: Callable[..., Item], error: GuestCodeError, word: str
 ) -> None:
     item = end(error, ["sparse"])
     assert isinstance(item.raised, GuestCodeError)
-    assert "'largefile' belongs into filesystem.lacks" in str(item.raised)
+    assert f"'{word}' belongs into filesystem.lacks" in str(item.raised)
     assert item.raised.kind == error.kind
 
 

@@ -153,25 +153,26 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
         if own_tests.identifier(item).startswith("own/"):
             raise
         said = str(error).partition("\n\nin the guest:")[0]
-        word = "largefile" if _EFBIG in said else next(iter(_REFUSED.findall(said)), "")
+        limits = [word for error_text, word in _LIMITS.items() if error_text in said]
+        word = next(iter(limits or _REFUSED.findall(said)), "")
         if word in _lacked(item):
             pytest.skip(
                 f"the subject file declares that the filesystem lacks: {word} (it says: {said})"
             )
-        if word == "largefile":
-            raise GuestCodeError(f"{_LARGEFILE_HINT}{error}", error.kind) from error
+        if limits:
+            raise GuestCodeError(f"{_LIMIT_HINT.format(word)}{error}", error.kind) from error
         raise
     except pytest.skip.Exception:
         _spoil(item)
         raise
 
 
-#: The files of every test are larger than some filesystem's largest. Where such a size is declared
-#: to be none, test_up_to_the_largest_size proves that all below it work.
-_EFBIG = f"[Errno {errno.EFBIG}]"
-_LARGEFILE_HINT = (
-    "the filesystem refuses the size of a file (if its files are that small by design, "
-    "'largefile' belongs into filesystem.lacks): "
+#: The files of every test are larger than some filesystem's largest, and so are the names. Where a
+#: size is declared to be none, test_up_to_the_largest_size proves that all below it work.
+_LIMITS = {f"[Errno {errno.EFBIG}]": "largefile", f"[Errno {errno.ENAMETOOLONG}]": "longnames"}
+_LIMIT_HINT = (
+    "the filesystem refuses a file's size or name (if its limit is that low by design, '{}' belongs "
+    "into filesystem.lacks): "
 )
 #: What tree_in_guest.offers says of a refused operation.
 _REFUSED = re.compile(r'add "(\w+)" to filesystem\.lacks')

@@ -170,7 +170,7 @@ def up_to_the_largest_size(root, most, lacks):
     tree.create("grown")
     label = tree.fresh_label("grown")
     fd = os.open(tree.path("grown"), os.O_WRONLY)
-    size = 0
+    size, said = 0, ""
     try:
         while size < most:
             size += os.pwrite(fd, pattern(label, size, 4096), size)
@@ -181,11 +181,30 @@ def up_to_the_largest_size(root, most, lacks):
         os.close(fd)
     assert size, "not one byte can be written into a file"
     tree.content("grown").write(label, 0, size)
+    if said == "EFBIG":
+        tree.create("beyond")
+        _nothing_beyond(tree.path("beyond"), size, most)
     if "sparse" not in lacks:
         tree.create("thin")
         for start in (size - 1, size // 2, 0):
             tree.write("thin", start, min(100, size - start))
     return tree.settle()
+
+
+def _nothing_beyond(path, largest, most):
+    """A write beyond the largest size has to be refused: otherwise it was not the largest."""
+    fd = os.open(path, os.O_WRONLY)
+    offset = largest + 4096
+    while offset < 2 * most:
+        try:
+            os.pwrite(fd, b"beyond", offset)
+        except OSError:
+            offset = largest + 2 * (offset - largest)
+        else:
+            raise AssertionError(
+                f"writing at offset {largest} says EFBIG, but writing at {offset} works"
+            )
+    os.close(fd)
 
 
 def far_offset(root, offset):
