@@ -171,8 +171,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
 #: size is declared to be none, test_up_to_the_largest_size proves that all below it work.
 _LIMITS = {f"[Errno {errno.EFBIG}]": "largefile", f"[Errno {errno.ENAMETOOLONG}]": "longnames"}
 _LIMIT_HINT = (
-    "the filesystem refuses a file's size or name (if its limit is that low by design, '{}' belongs "
-    "into filesystem.lacks): "
+    "the filesystem refuses a file's size or name (if its limit is that low by design, '{}' "
+    "belongs into filesystem.lacks): "
 )
 #: What tree_in_guest.offers says of a refused operation.
 _REFUSED = re.compile(r'add "(\w+)" to filesystem\.lacks')
