@@ -120,7 +120,8 @@ def run(
     if find_program(argv[0]) is None:
         raise _missing(argv)
     thread = threading.get_ident()
-    stop_if_cancelled(f"'{argv[0]}' was not started")
+    if thread in _cancelled:
+        raise InterruptedRunError(f"'{argv[0]}' was not started: its run is being ended.")
     with subprocess.Popen(
         _bound_to_us(argv),
         cwd=cwd,
@@ -157,12 +158,6 @@ def run(
             evidence=f"$ {paste(argv)}\n{completed.tail()}",
         )
     return completed
-
-
-def stop_if_cancelled(what: str) -> None:
-    """Raise InterruptedRunError in a thread that `cancel_thread` wants to end."""
-    if threading.get_ident() in _cancelled:
-        raise InterruptedRunError(f"{what}: its run is being ended.")
 
 
 def cancel_thread(thread: threading.Thread) -> None:

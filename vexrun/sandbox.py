@@ -148,7 +148,6 @@ def run_jobs(image: Image, jobs: Sequence[Job], parallel: int = 2) -> list[Ended
     ended: dict[int, Ended] = {}
     with _started() as active, selectors.DefaultSelector() as selector:
         while waiting or active:
-            process.stop_if_cancelled("The checks were broken off")
             while waiting and len(active) < max(1, parallel):
                 running = _Running(image, waiting.popleft())
                 active.append(running)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from vexrun.checks import NativeChecks, notes_on
 from vexrun.config import RunConfig, TargetKind
 from vexrun.decoding import SIBLINGS, SubjectSource, addr2line_of, decode_run
 from vexrun.errors import ConfigError, InterruptedRunError, VexrunError
-from vexrun.events import Emit, Event, Note, RunDescribed, Stages, ignore
+from vexrun.events import Emit, Event, Note, RunDescribed, Stages
 from vexrun.expectations import apply_expectations, is_expected
 from vexrun.guest.context import BuiltModule, BuiltTool, RunContext
 from vexrun.image.build import ensure_base, ensure_layer
@@ -40,7 +39,6 @@ from vexrun.module_file import ModuleFile
 from vexrun.report import write_reports
 from vexrun.results.model import (
     BAD,
-    Check,
     ModuleInfo,
     RunResults,
     SubjectInfo,
@@ -91,8 +89,6 @@ def run_session(config: RunConfig, draw: Emit) -> RunResults:
 
 
 MakeBuilder = Callable[[str], NativeBuilder | GuestBuilder]
-#: A category's name, the seconds its checks took, and what they found.
-CheckedCategory = tuple[str, float, list[Check]]
 FurtherBuilds = tuple[list[BuildOutcome], BuildOutcome | None]
 
 
@@ -154,22 +150,13 @@ class Session:
             builds = self.build(builder)
             # One guest builds one thing at a time; a native build leaves it free to start.
             native = place is BuildPlace.NATIVE
-            with (
-                Background(lambda: self.further_builds(builder), beside=native) as further,
-                Background(
-                    lambda: self.check_natively(image, source, work, builds),
-                    beside=self.checks_go_beside,
-                ) as checks,
-            ):
-                if not self.checks_go_beside:
-                    self.take_over(checks.result())
+            with Background(lambda: self.further_builds(builder), beside=native) as further:
+                self.check_natively(image, source, work, builds)
                 runnable = self.runnable_categories(builds)
                 if any(category.needs_guest for category in runnable):
                     if self.target is None:
                         self.start_target(image, source)
                     self.install(builds)
-                if self.checks_go_beside:
-                    self.take_over(checks.result())
                 builds.variants, builds.again = further.result()
                 if builds.again is not None:
                     self.stages.went_beside("build again", further.duration_s)
@@ -290,15 +277,8 @@ class Session:
         ]
         return variants, builder("again").build(BuildSpec.again(subject))
 
-    @property
-    def checks_go_beside(self) -> bool:
-        """With --fail-fast what needs no machine is known before one is started."""
-        return self.config.needs_guest and not self.config.fail_fast
-
-    def check_natively(
-        self, image: Image, source: Path, work: Path, builds: _Builds
-    ) -> list[CheckedCategory]:
-        """Static checks and unit suites, while the machine starts if there is to be one."""
+    def check_natively(self, image: Image, source: Path, work: Path, builds: _Builds) -> None:
+        """Static checks and unit suites: what needs no kernel is known before one is started."""
         checks = NativeChecks(
             image=image,
             subject=self.config.subject,
@@ -306,25 +286,12 @@ class Session:
             built=builds.main,
             work=work / "checks",
             logs=self.rundir.path / "checks",
-            emit=ignore if self.checks_go_beside else self.emit,
+            emit=self.emit,
         )
-        made = []
         for category, make in (("static", checks.static), ("unit", checks.unit)):
             if self.config.selects(category):
-                begun = time.monotonic()
-                if self.checks_go_beside:
-                    found = make()
-                else:
-                    with self.stages.stage(category, "natively"):
-                        found = make()
-                made.append((category, time.monotonic() - begun, found))
-        return made
-
-    def take_over(self, made: list[CheckedCategory]) -> None:
-        for category, seconds, checks in made:
-            if self.checks_go_beside:
-                self.stages.went_beside(category, seconds)
-            self.results.checks += checks
+                with self.stages.stage(category, "natively"):
+                    self.results.checks += make()
         for text in notes_on(self.results.checks):
             self.note(text)
 

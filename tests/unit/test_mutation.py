@@ -74,9 +74,8 @@ def test_each_still_fits_the_source(row: Mutant) -> None:
 
 def test_the_documented_results_are_those_of_the_table() -> None:
     """A mutant that was added, or changed its name, is not in the documentation by itself."""
-    documented = re.findall(
-        r"^\| `([a-z0-9-]+)` \|", (ROOT / "docs/mutations.md").read_text(), re.M
-    )
+    text = (ROOT / "docs/mutations.md").read_text().partition("## vexfs-ref\n")[2]
+    documented = re.findall(r"^\| `([a-z0-9-]+)` \|", text, re.M)
     assert documented == [row.name for row in ROWS]
 
 

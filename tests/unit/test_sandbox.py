@@ -14,7 +14,6 @@ from typing import Any, cast
 import pytest
 
 from vexrun import sandbox
-from vexrun.background import Background
 from vexrun.errors import InfrastructureError
 from vexrun.image.catalog import Image
 from vexrun.sandbox import Ended, Job, Workplace, run_jobs
@@ -135,18 +134,6 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def test_jobs_beside_the_story_end_when_it_breaks_off(run: RunScripts) -> None:
-    """The machine could not be started, and checks go on beside it: nobody waits for them."""
-    begun = time.monotonic()
-    with (
-        pytest.raises(InfrastructureError, match="no machine"),
-        Background(lambda: run("sleep 30")),
-    ):
-        time.sleep(0.3)
-        raise InfrastructureError("no machine")
-    assert time.monotonic() - begun < 10
 
 
 def test_place_holds_a_copy_without_build_products(tmp_path: Path, source_tree: Path) -> None:
