@@ -214,6 +214,15 @@ def test_an_image_without_cloud_init_is_told_so(rootfs: Path) -> None:
     assert not (rootfs / "var" / "lib" / "cloud" / "seed").exists()
 
 
+def test_package_lists_are_fetched_or_it_fails(rootfs: Path, programs: Programs) -> None:
+    programs.add("apt-get")
+    adapt(rootfs, "lists")
+    assert programs.calls("apt-get") == ["-q -o APT::Update::Error-Mode=any update"]
+    programs.add("apt-get", "exit 100")
+    with pytest.raises(subprocess.CalledProcessError):
+        adapt(rootfs, "lists")
+
+
 def kernel(rootfs: Path, release: str, *, module: bool = False, builtin: bool = False) -> None:
     (rootfs / "boot" / f"vmlinuz-{release}").touch()
     modules = rootfs / "lib" / "modules" / release

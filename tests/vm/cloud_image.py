@@ -36,7 +36,7 @@ def build(destination: Path, suite: str = "trixie") -> str:
         work.chmod(0o755)  # apt downloads as a user without privileges
         tree = work / "tree"
         argv = ["mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory"]
-        argv += [f"--include={','.join(_PACKAGES)}"]
+        argv += [f"--include={','.join(_PACKAGES)}", "--dpkgopt=force-unsafe-io"]
         argv += [f"--customize-hook={line}" for line in _SETUP]
         # As vexrun does: a killed mmdebstrap must not leave its mounts to this machine.
         _run(["unshare", "--mount", "--", *argv, suite, str(tree)], env_tmp=work)

@@ -106,11 +106,21 @@ def test_a_module_passes_and_the_roles_change_nothing(imported: str) -> None:
 
 def test_cloud_init_has_done_its_work(imported: str) -> None:
     vexrun("vm", "up", "--suite", imported)
+    machines = json.loads(vexrun("vm", "status", "--json"))
+    machine = next(each for each in machines if each["image"] == imported)
+    name = ("--name", machine["name"])
     try:
-        assert "status: done" in vexrun("vm", "ssh", "cloud-init status --wait")
-        config = json.loads(vexrun("vm", "status", "--json"))[0]["ssh_config"]
-        login = ["ssh", "-F", config, "-l", CLOUD_USER, HOST_ALIAS, "id -un; sudo -n id -u"]
+        assert "status: done" in vexrun("vm", "ssh", *name, "cloud-init status --wait")
+        login = [
+            "ssh",
+            "-F",
+            machine["ssh_config"],
+            "-l",
+            CLOUD_USER,
+            HOST_ALIAS,
+            "id -un; sudo -n id -u",
+        ]
         done = subprocess.run(login, capture_output=True, text=True, check=True)
         assert done.stdout.split() == [CLOUD_USER, "0"]
     finally:
-        vexrun("vm", "down")
+        vexrun("vm", "down", *name)

@@ -2,7 +2,7 @@
 # Inside an unpacked cloud image, before the roles: what only its old disk and loader needed goes,
 # and our cloud-init seed comes. /srv holds the seed (vexrun/image/importing.py).
 #
-# usage: adapt.sh files|kernels [ROOT]    ROOT is for tests: where / is meant
+# usage: adapt.sh files|lists|kernels [ROOT]    ROOT is for tests: where / is meant
 set -eu
 step=$1
 root=${2:-}
@@ -37,6 +37,12 @@ files() {
         mkdir "$root/etc/apt/sources.list.d"
         install -m 644 "$root/srv/sources.list" "$root/etc/apt/sources.list"
     fi
+}
+
+# The apt module takes lists for fresh when their directory is, as in an image of today whose
+# makers have emptied it.
+lists() {
+    apt-get -q -o APT::Update::Error-Mode=any update
 }
 
 # Kernels without 9p cannot be given a source tree: those of Debian's 'genericcloud' images.

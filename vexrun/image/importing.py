@@ -154,7 +154,7 @@ def _adapt(work: Path, inputs: ImageInputs, settings: ImageSettings, emit: Emit)
     if settings.mirror:
         (seed / "sources.list").write_text(f"deb {settings.mirror} {inputs.suite} main\n")
     rootfs = work / "rootfs"
-    for step in ("files", "kernels"):  # the second one needs the first one's resolv.conf
+    for step in ("files", "lists", "kernels"):  # the later ones need the first one's resolv.conf
         done = namespace.run_in_root(
             rootfs,
             ["sh", "/srv/adapt.sh", step],
