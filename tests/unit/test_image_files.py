@@ -72,6 +72,8 @@ def test_a_link_that_points_elsewhere_differs(root: Path, listing: Path) -> None
 @pytest.mark.parametrize(
     ("path", "explained"),
     [
+        ("var/lib/dbus/machine-id", True),
+        ("var/lib/dbus/other", False),
         ("etc/ssh/ssh_host_ed25519_key", True),
         ("root/.ssh/authorized_keys", True),
         ("boot/initrd.img-6.12", True),

@@ -34,6 +34,7 @@ with open(out, "w", errors="surrogateescape") as stream:
 #: Why a file differs between two builds of the same inputs: pattern of its path, reason.
 KNOWN_DIFFERENCES = (
     (re.compile(r"^(root/\.ssh|etc/ssh/)"), "every image has ssh keys of its own"),
+    (re.compile(r"^var/lib/dbus/machine-id$"), "dbus gives every image an identity of its own"),
     (re.compile(r"^boot/initrd"), "the initrd carries times of its build"),
     (
         re.compile(r"^var/lib/apt/(lists|extended_states|periodic)|pkgcache|srcpkgcache"),
