@@ -57,7 +57,9 @@ def call(shelf: PlayedDevice) -> Iterator[GuestPython]:
 
 @dataclass(frozen=True)
 class Case:
-    """`before` and `after` are shell commands, or functions of states_in_guest on the disk."""
+    """Mounts are read-only: ext4 writes to a disk that it has mounted, whoever looks.
+
+    `before` and `after` are shell commands, or functions of states_in_guest on the disk."""
 
     name: str
     guard: str
@@ -139,7 +141,7 @@ CASES = (
         "mounted",
         "mounted",
         "/mnt/some where",
-        EXT4 + f"mkdir -p '/mnt/some where'; mount {DISK} '/mnt/some where'",
+        EXT4 + f"mkdir -p '/mnt/some where'; mount -o ro {DISK} '/mnt/some where'",
         "umount '/mnt/some where'",
     ),
     Case(
@@ -147,7 +149,7 @@ CASES = (
         "mounted",
         "/mnt/hidden",
         EXT4 + f"mkdir -p /mnt/hidden; (unshare -m sh -c "
-        f"'mount {DISK} /mnt/hidden; exec sleep 600' >/dev/null 2>&1 &); sleep 5",
+        f"'mount -o ro {DISK} /mnt/hidden; exec sleep 600' >/dev/null 2>&1 &); sleep 5",
         "pkill -f '^sleep 600'; sleep 1",
     ),
     Case(
@@ -155,7 +157,8 @@ CASES = (
         "mounted",
         "/mnt/part",
         f"printf 'label: gpt\\n,8M\\n,8M\\n' | sfdisk -q {DISK}; udevadm settle; "
-        f"mkfs.ext4 -q -F {DISK}-part1; mkdir -p /mnt/part; mount {DISK}-part1 /mnt/part",
+        f"mkfs.ext4 -q -F {DISK}-part1; udevadm settle; mkdir -p /mnt/part; "
+        f"mount -o ro {DISK}-part1 /mnt/part",
         f"umount /mnt/part; wipefs -qa {DISK}; blockdev --rereadpt {DISK}",
     ),
     Case(
