@@ -68,7 +68,7 @@ test-all: lint unit setup
 	pytest tests/vm
 	pytest tests/canaries
 	VEXRUN_TEST_SUITE=bookworm pytest tests/canaries
-	molecule test
+	molecule test --all
 
 bench: setup
 	python -m vexrun.bench

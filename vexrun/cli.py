@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -17,6 +18,7 @@ from rich.table import Table
 
 from vexrun import __version__
 from vexrun.commands import compare as compare_command
+from vexrun.commands import device as device_commands
 from vexrun.commands import gate as gate_commands
 from vexrun.commands import history as history_command
 from vexrun.commands import image as image_commands
@@ -28,6 +30,8 @@ from vexrun.commands import selftest as selftest_command
 from vexrun.commands import watch as watch_command
 from vexrun.commands.repeat import run_series
 from vexrun.config import Backend, TargetKind, make_config
+from vexrun.device.admission import DeviceRequest, admit
+from vexrun.device.description import load_critical, load_device
 from vexrun.doctor import examine
 from vexrun.errors import ConfigError, ExitCode, VexrunError
 from vexrun.image.suites import DEFAULT_SUITE
@@ -49,6 +53,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(image_commands.app, name="image")
+app.add_typer(device_commands.app, name="device")
 app.add_typer(gate_commands.app, name="gate")
 app.add_typer(machine_commands.app, name="vm")
 app.add_typer(provision_commands.app, name="provision")
@@ -116,6 +121,17 @@ def _refuse_with_resume(**given: object) -> None:
             )
 
 
+def _device_request(
+    name: str | None, seal: Path | None, token: str | None, override: str | None
+) -> DeviceRequest | None:
+    if name is None:
+        for option, value in (("--seal", seal), ("--confirm", token), ("--override", override)):
+            if value is not None:
+                raise ConfigError(f"{option} is for a run on a device: name it with --device.")
+        return None
+    return DeviceRequest(load_device(name), load_critical(), seal, override, token)
+
+
 @app.command()
 def test(
     source: Annotated[
@@ -150,6 +166,18 @@ def test(
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop at the first test that fails.")
     ] = False,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --target device: which one.")
+    ] = None,
+    seal: Annotated[
+        Path | None, typer.Option(help="With --target device: the seal of an open gate.")
+    ] = None,
+    confirm: Annotated[
+        str | None, typer.Option(metavar="TOKEN", help="In CI, instead of typing a serial.")
+    ] = None,
+    override: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Go round the gate; stays on record.")
+    ] = None,
 ) -> None:
     """Build the module, exercise it in a real kernel, and say what is proven."""
     earlier = None
@@ -174,7 +202,12 @@ def test(
         fail_fast=fail_fast,
         isolation=isolation,
         core=core,
+        device=_device_request(device, seal, confirm, override),
     )
+    if config.device is not None:
+        if repeat > 1:
+            raise ConfigError("Each run on a device is confirmed for itself: leave out --repeat.")
+        config = replace(config, admitted=admit(config.device, config.subject))
     if repeat > 1:
         raise typer.Exit(run_series(config, repeat, as_json=as_json))
     screen = stderr if as_json else stdout

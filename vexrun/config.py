@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from vexrun.categories import Category, select_categories, without_missing
+from vexrun.device.admission import Admitted, DeviceRequest
 from vexrun.errors import ConfigError
 from vexrun.expectations import Expectation, load_expectations
 from vexrun.image.catalog import find_guest
@@ -55,6 +56,9 @@ class RunConfig:
     fail_fast: bool = False
     isolation: Isolation = Isolation.GROUP
     core: bool = True
+    device: DeviceRequest | None = None
+    #: Set once guards, gate and a person have let the run on (vexrun.device.admission).
+    admitted: Admitted | None = None
 
     @property
     def needs_guest(self) -> bool:
@@ -81,6 +85,7 @@ def make_config(
     fail_fast: bool = False,
     isolation: Isolation = Isolation.GROUP,
     core: bool = True,
+    device: DeviceRequest | None = None,
 ) -> RunConfig:
     """Check everything that can be checked before anything is built or started.
 
@@ -88,11 +93,14 @@ def make_config(
     """
     if source is not None:
         _check_source(source)
-    _refuse_what_is_not_here(target, backend)
+    _refuse_what_is_not_here(backend)
+    _check_device(target, device, keep=keep, resumed=earlier is not None)
     path = subject_file or (source or Path()) / SUBJECT_FILE_NAME
     subject = load_subject(path)
     categories = select_categories(only, skip)
     categories = _allowed_on(target, categories, only)
+    if device is not None:
+        categories = _allowed_by_owner(device, categories, only)
     if source is None and subject.subject.source is None:
         source = path.parent
     categories, notes = without_missing(categories, only, subject, source)
@@ -115,6 +123,7 @@ def make_config(
         fail_fast=fail_fast,
         isolation=isolation,
         core=core,
+        device=device,
     )
 
 
@@ -135,17 +144,29 @@ def _check_source(source: Path) -> None:
         )
 
 
-def _refuse_what_is_not_here(target: TargetKind, backend: Backend) -> None:
-    if target is TargetKind.DEVICE:
-        raise ConfigError(
-            "The target 'device' is not part of this version of vexrun.",
-            hint="Test in a VM first: vexrun test --target vm",
-        )
+def _refuse_what_is_not_here(backend: Backend) -> None:
     if backend is Backend.VAGRANT:
         raise ConfigError(
             "The backend 'vagrant' is not part of this version of vexrun.",
             hint="Run: vexrun test --backend qemu",
         )
+
+
+def _check_device(
+    target: TargetKind, device: DeviceRequest | None, *, keep: bool, resumed: bool
+) -> None:
+    """A device is named, and nothing is asked of it that only a virtual machine can do."""
+    if (target is TargetKind.DEVICE) != (device is not None):
+        raise ConfigError(
+            "A run on a device needs both '--target device' and '--device NAME'.",
+            hint="vexrun device list shows what is described here.",
+        )
+    if device is None:
+        return
+    if keep:
+        raise ConfigError("--keep keeps a virtual machine; a device is always put back.")
+    if resumed:
+        raise ConfigError("A run on a device is made in one go: --resume is for virtual machines.")
 
 
 def _allowed_on(target: TargetKind, categories: list[Category], only: list[str]) -> list[Category]:
@@ -163,3 +184,21 @@ def _allowed_on(target: TargetKind, categories: list[Category], only: list[str])
     if not allowed:
         raise ConfigError("None of the selected categories can run on the target 'host'.")
     return allowed
+
+
+def _allowed_by_owner(
+    device: DeviceRequest, categories: list[Category], only: list[str]
+) -> list[Category]:
+    """Of a device its owner says what may run there; by default that is little."""
+    allowed = device.device.allow.categories
+    refused = [name for name in only if name not in allowed]
+    if refused:
+        raise ConfigError(
+            f"The device '{device.device.name}' does not allow the category '{refused[0]}'.",
+            evidence=f"allow.categories: {', '.join(allowed)}",
+            hint="Its owner may add it to 'allow.categories' of the device file.",
+        )
+    kept = [row for row in categories if row.name in allowed]
+    if not kept:
+        raise ConfigError("The device allows none of the selected categories.")
+    return kept

@@ -39,6 +39,13 @@ def config_file() -> Path:
     return _place("VEXRUN_CONFIG", lambda name: platformdirs.user_config_path(name) / "config.toml")
 
 
+def devices_dir() -> Path:
+    """Descriptions of test devices, a file each (docs/device.md)."""
+    return _place(
+        "VEXRUN_DEVICES_DIR", lambda name: platformdirs.user_config_path(name) / "devices"
+    )
+
+
 def _place(variable: str, usual: Callable[[str], Path]) -> Path:
     """The absolute path that a variable names, or else the usual one."""
     chosen = os.environ.get(variable)

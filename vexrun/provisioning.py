@@ -40,7 +40,7 @@ def provision_host(*, check: bool, emit: Emit) -> PlaybookResult:
         return run_playbook(
             "provision.yml",
             [InventoryHost("host", "localhost", {})],
-            artifact_dir=_fresh_artifacts(),
+            artifact_dir=fresh_artifacts("provision-host"),
             emit=emit,
             extra_variables=variables,
             check=check,
@@ -115,9 +115,9 @@ def _kvm_user() -> str:
     return name
 
 
-def _fresh_artifacts() -> Path:
+def fresh_artifacts(name: str) -> Path:
     """Ansible's output of the last time; kept, because a failure points at it."""
-    directory = state_dir() / "provision-host"
+    directory = state_dir() / name
     if directory.exists():
         shutil.rmtree(directory)
     directory.mkdir(parents=True)

@@ -17,6 +17,9 @@ from vexrun.categories import Category
 from vexrun.checks import NativeChecks, notes_on
 from vexrun.config import RunConfig, TargetKind
 from vexrun.decoding import SIBLINGS, SubjectSource, addr2line_of, decode_run
+from vexrun.device.admission import Admitted
+from vexrun.device.passage import demand_same_module, demand_same_tree
+from vexrun.device.staged import StagedTestRun
 from vexrun.errors import ConfigError, InterruptedRunError, VexrunError
 from vexrun.events import Emit, Event, Note, RunDescribed, Stages
 from vexrun.expectations import apply_expectations, is_expected
@@ -28,6 +31,7 @@ from vexrun.image.manifest import sha256_of
 from vexrun.interrupt import interruptible, uninterruptible
 from vexrun.kbuild import (
     GUEST_BUILD_ROOT,
+    GUEST_SOURCE_DIR,
     MAIN_VARIANT,
     BuildOutcome,
     BuildPlace,
@@ -48,6 +52,8 @@ from vexrun.results.model import (
 from vexrun.rundir import RunDir
 from vexrun.sources import SourceTree, source_of
 from vexrun.subject import check_against_tree
+from vexrun.target.base import Target
+from vexrun.target.device import DevicePlan, DeviceTarget
 from vexrun.target.guest_build import GuestBuilder
 from vexrun.target.vm import VmPlan, VmTarget
 from vexrun.testrun import TestRun, not_run
@@ -109,10 +115,11 @@ class Session:
         self.rundir = rundir
         self.draw = draw
         self.stages = Stages(self.emit)
-        self.target: VmTarget | None = None
+        self.target: Target | None = None
         self.tests: TestRun | None = None
         self.source: SourceTree | None = None
         self.image: Image | None = None
+        self._place = BuildPlace.NATIVE
         self.results = RunResults(
             run_id=rundir.run_id,
             run_dir=str(rundir.path),
@@ -127,6 +134,7 @@ class Session:
             ),
             target=TargetInfo(kind=config.target.value, suite=config.suite.name),
             isolation=config.isolation.value,
+            device=config.admitted.info() if config.admitted else None,
         )
 
     def emit(self, event: Event) -> None:
@@ -140,14 +148,16 @@ class Session:
         self.emit(RunDescribed(self.results))
         image = self.get_image()
         source = self.get_source(image)
+        self.demand_sealed_tree()
         self.emit(RunDescribed(self.results))
         # Nobody removes the image under a build or a machine that uses it.
         with shared(lock_path(image.name)), work_directory(self.rundir.run_id) as work:
-            place = self.choose_build_place(image)
+            place = self._place = self.choose_build_place(image)
             if place is BuildPlace.GUEST:
                 self.start_target(image, source)
             builder = self.builders(image, source, work, place)
             builds = self.build(builder)
+            self.demand_sealed_module(builds)
             # One guest builds one thing at a time; a native build leaves it free to start.
             native = place is BuildPlace.NATIVE
             with Background(lambda: self.further_builds(builder), beside=native) as further:
@@ -205,6 +215,8 @@ class Session:
     def choose_build_place(self, image: Image) -> BuildPlace:
         """`auto` builds in the guest only where KVM makes that fast."""
         config = self.config
+        if config.admitted is not None:
+            return self.choose_build_place_of_device(config.admitted, image)
         if config.target is TargetKind.HOST:
             if config.build is BuildPlace.GUEST:
                 raise ConfigError("--build guest needs a guest, and the target 'host' has none.")
@@ -220,9 +232,82 @@ class Session:
         fast = self._accelerator.name == "kvm" and config.needs_guest
         return BuildPlace.GUEST if fast else BuildPlace.NATIVE
 
+    def choose_build_place_of_device(self, admitted: Admitted, image: Image) -> BuildPlace:
+        """`auto` builds on the device only where the image has another kernel."""
+        release, ours = admitted.facts.release, image.manifest.kernel_release
+        self.results.target.kernel = release
+        same = release == ours
+        if self.config.build is BuildPlace.NATIVE and not same:
+            raise ConfigError(
+                f"The device runs '{release}' and the image has '{ours}': a native build would be "
+                "for another kernel.",
+                hint="Use --build guest, which builds on the device, or another --suite.",
+            )
+        if "static" in [row.name for row in self.config.categories] and not same:
+            raise ConfigError(
+                f"The category 'static' looks at the image's kernel '{ours}', and the device runs "
+                f"'{release}'.",
+                hint="Leave it out: --skip static",
+            )
+        if self.config.build is not BuildPlace.AUTO:
+            return self.config.build
+        return BuildPlace.NATIVE if same else BuildPlace.GUEST
+
+    def demand_sealed_tree(self) -> None:
+        """On a device: this is the tree that was sealed at the gate."""
+        admitted, subject = self.config.admitted, self.results.subject
+        if admitted is None or self.results.device is None:
+            return
+        shown = admitted.shown
+        problem = demand_same_tree(shown, subject.name, subject.tree_sha256)
+        if problem:
+            self.results.device.problems.append(problem)
+        if shown.override:
+            said = " ".join(self.results.device.problems) or "It would have been open."
+            self.note(f"THE GATE WAS GONE ROUND: '{shown.override}'. It said: {said}")
+
+    def demand_sealed_module(self, builds: _Builds) -> None:
+        """On a device: for the kernel that was tested on, this is the module that was tested."""
+        admitted, module = self.config.admitted, builds.main.module
+        if admitted is None or self.results.device is None or module is None:
+            return
+        problem = demand_same_module(admitted.shown, module.sha256, admitted.facts.release)
+        if problem:
+            self.results.device.problems.append(problem)
+
+    def open_device(self, admitted: Admitted, source: Path) -> None:
+        """The device, with its guards asked again and its safety net up."""
+        assert self.results.device is not None, "set with the request"
+        plan = DevicePlan(
+            device=admitted.request.device,
+            critical=admitted.request.critical,
+            subject=self.config.subject,
+            rundir=self.rundir.path,
+            suite=self.config.suite.name,
+            info=self.results.device,
+            note=self.note,
+        )
+        device = DeviceTarget(plan)
+        self.target = device
+        with self.stages.stage("open device", plan.device.name):
+            device.connect()
+            device.open()
+            if self._place is BuildPlace.GUEST or self.config.selects("own"):
+                device.send_source(source, GUEST_SOURCE_DIR)
+        before = self.results.target
+        self.results.target = device.info().model_copy(
+            update={
+                name: getattr(before, name)
+                for name in ("image_sha256", "image_key", "image_manifest_sha256")
+            }
+        )
+
     def start_target(self, image: Image, source: Path) -> None:
-        """A machine from the snapshot, which is made first if there is none."""
+        """A machine from the snapshot, which is made first if there is none; or the device."""
         config = self.config
+        if config.admitted is not None:
+            self.open_device(config.admitted, source)
+            return
         with self.stages.stage("snapshot"):
             snapshot = ensure_snapshot(
                 image,
@@ -317,7 +402,8 @@ class Session:
                 (self.rundir.path / SIBLINGS).mkdir(exist_ok=True)
                 shutil.copy2(sibling.path, self.rundir.path / SIBLINGS / sibling.path.name)
         slowdown = self.target.slowdown if self.target else 1.0
-        if self.target is None and self.config.needs_guest:
+        on_device = self.config.admitted is not None
+        if self.target is None and self.config.needs_guest and not on_device:
             slowdown = self._accelerator.slowdown
         return RunContext(
             subject=self.config.subject,
@@ -395,12 +481,15 @@ class Session:
         self.target.siblings = [
             (file.internal_name or "").replace("-", "_") for file in builds.main.siblings.values()
         ]
-        self.target.on_start = lambda target: target.install(
-            outside, [Path(str(file)) for file in files], GUEST_BUILD_ROOT
-        )
+        target, relative = self.target, [Path(str(file)) for file in files]
+
+        def put_there() -> None:
+            target.install(outside, relative, GUEST_BUILD_ROOT)
+
+        target.on_start = put_there
         if builds.main.where is BuildPlace.NATIVE:
             with self.stages.stage("install", f"{MAIN_VARIANT} build into the guest"):
-                self.target.on_start(self.target)
+                put_there()
 
     def run_tests(self, context: RunContext, categories: list[Category]) -> None:
         if not categories:
@@ -409,7 +498,8 @@ class Session:
             slowdown = self.target.slowdown
             context.slowdown = slowdown
             context.timeouts_s = {row.name: row.timeout_s * slowdown for row in categories}
-        self.tests = TestRun(
+        make = TestRun if self.config.admitted is None else StagedTestRun
+        self.tests = make(
             context,
             self.target,
             self.rundir.path,
@@ -422,13 +512,15 @@ class Session:
         self.tests.run(categories)
 
     def stops_at(self, result: TestResult) -> bool:
-        """With --fail-fast, whether a test that ended so is the last one."""
+        """With --fail-fast, and on a device, whether a test that ended so is the last one."""
         config = self.config
         bad = result.outcome in BAD and not is_expected(result, config.expectations)
-        return config.fail_fast and bad
+        return bad and (config.fail_fast or config.admitted is not None)
 
     def memory_images(self) -> MemoryImages | None:
-        """None with --no-core, and without a machine that could die."""
+        """None with --no-core, and without a virtual machine that could die."""
+        if self.config.admitted is not None:
+            return None
         if self.target is None or self.image is None or not self.config.core:
             return None
         return MemoryImages(self.rundir.path, self.config.settings.core, self.image.rootfs)

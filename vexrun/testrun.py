@@ -55,9 +55,9 @@ from vexrun.results.model import (
     RestoreCost,
     TestResult,
 )
+from vexrun.target.base import Target
 from vexrun.target.hang import HangReport, with_culprit
 from vexrun.target.kernel_watch import KernelCheck
-from vexrun.target.vm import VmTarget
 from vexrun.vm.ssh import HOST_ALIAS
 
 #: After the kernel said something bad a test may finish by itself for so long, at KVM speed,
@@ -101,7 +101,7 @@ class TestRun:
     def __init__(
         self,
         context: RunContext,
-        target: VmTarget | None,
+        target: Target | None,
         rundir: Path,
         emit: Emit,
         stages: Stages,
@@ -122,6 +122,8 @@ class TestRun:
         #: Why nothing can be run on the target any more; only where it is never replaced.
         self.over = ""
         self._first_here = 0  # of result.tests, on the machine of now
+        #: Whether no machine comes after this one: what breaks it, or stops it, ends all.
+        self.on_device = False
 
     def run(self, categories: Sequence[Category]) -> TestRunResult:
         """Run the categories in order. Results so far survive any exception in `self.result`."""
@@ -129,7 +131,7 @@ class TestRun:
         given_up = False
         while remaining:
             together = _in_one_process(remaining)
-            talk = self._run_process(together)
+            talk = self.run_process(together)
             last = talk.stopped_in or together[-1]
             remaining = remaining[remaining.index(last) + (0 if talk.left_in(last) else 1) :]
             if self.over:
@@ -143,7 +145,7 @@ class TestRun:
                 break
             given_up = self._give_up(talk, last, any(row.needs_guest for row in remaining))
         if not given_up:
-            self._tear_down([category for category in categories if category.needs_guest])
+            self.tear_down([category for category in categories if category.needs_guest])
         return self.result
 
     def _give_up(self, talk: _Conversation, last: Category, more: bool) -> bool:
@@ -224,7 +226,7 @@ class TestRun:
         self.result.memory_images.append(image)
         self.emit(MemoryImageKept(image))
 
-    def _tear_down(self, ran: Sequence[Category]) -> None:
+    def tear_down(self, ran: Sequence[Category]) -> None:
         """Unmount, unload, and look at the kernel a last time, as a result of its own.
 
         What breaks only now (a work item that runs late, a reference never dropped) would
@@ -273,7 +275,7 @@ class TestRun:
             self.result.tests.append(result)
             self.emit(TestFinished(result))
 
-    def _run_process(self, categories: Sequence[Category]) -> _Conversation:
+    def run_process(self, categories: Sequence[Category]) -> _Conversation:
         """One test process, for those tests of the categories that have no result yet."""
         if self.target is not None:
             self.context.ssh_config = self.target.ssh_config
@@ -472,6 +474,8 @@ class _Conversation:
             self.run.stopped_at = result
         if self.run.target is not None and self._is_lost(result, raw, check):
             self._break(message["id"], result)
+        elif self.run.on_device and self.run.stopped_at is not None:
+            self._break(message["id"], result, "the first failure ends a run on a device")
         elif self.run.stopped_at is not None:
             self.stopped_in = self._category(message["id"])
             self._skip_rest(self.stopped_in, "not run: --fail-fast, and a test before it failed")
@@ -573,14 +577,22 @@ class _Conversation:
         durations[stage] = durations.get(stage, 0.0) + now - self._boundary
         self._boundary = now
 
-    def _break(self, identifier: str, cause: TestResult) -> None:
-        """The target cannot be used any more: what would have run on it is not run."""
+    def _break(self, identifier: str, cause: TestResult, because: str = "") -> None:
+        """The target cannot be used any more: the rest of the category is not run.
+
+        `because` is the reason where the target itself is not broken.
+        """
         category = self._category(identifier)
         self.stopped_in = category
         self.run.keep_memory(cause)
         why = (cause.message or cause.outcome.value).splitlines()[0]
         reason = f"not run: the machine broke in '{cause.id}' ({why})"
-        if self.run.isolation is Isolation.NONE and category.needs_guest:
+        if because:
+            reason = f"not run: '{cause.id}' {cause.outcome.value}, and {because}"
+        if self.run.on_device:
+            for each in self.categories.values():
+                self._skip_rest(each, reason)
+        elif self.run.isolation is Isolation.NONE and category.needs_guest:
             self.run.over = f"{reason}, and with --isolation none there is no other"
             for each in self.categories.values():
                 if each.needs_guest:

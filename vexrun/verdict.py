@@ -32,6 +32,8 @@ def judge(results: RunResults, *, interrupted: bool = False) -> None:
         missing = _missing_evidence(results)
         verdict = Verdict.FAIL if missing else Verdict.PASS
         reasons = missing or [_pass_sentence(results)]
+    if results.device is not None and results.device.override:
+        reasons.append(f"The gate to the device was gone round: '{results.device.override}'.")
     results.verdict = verdict
     results.reasons = reasons
     results.exit_code = int(_EXIT_CODES[verdict])

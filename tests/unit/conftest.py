@@ -33,6 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory.mkdir()
     monkeypatch.setenv("VEXRUN_CACHE_DIR", str(directory / "cache"))
     monkeypatch.setenv("VEXRUN_STATE_DIR", str(directory / "state"))
+    monkeypatch.setenv("VEXRUN_DEVICES_DIR", str(directory / "devices"))
     (directory / "config.toml").touch()
     monkeypatch.setenv("VEXRUN_CONFIG", str(directory / "config.toml"))
     return directory

@@ -23,7 +23,7 @@ from vexrun.gate.criteria import Gate, load_criteria
 from vexrun.gate.evidence import edited, read_evidence
 from vexrun.gate.render import FORMATS
 from vexrun.gate.seal import seal, verify
-from vexrun.results.model import KernelEvent, Outcome
+from vexrun.results.model import DeviceInfo, KernelEvent, Outcome
 
 pytestmark = pytest.mark.usefixtures("home", "every_category_ready")
 GUEST_TESTS = Path(__file__).parents[1] / "guest"
@@ -519,7 +519,71 @@ def test_production_never_opens_without_a_device_run(run: MadeRun, tmp_path: Pat
     checklist.write_text("".join(map(SIGNED.format, ("backup", "monitoring", "recovery"))))
     refused = shut_by(examine(run.path, Gate.PRODUCTION, checklist=checklist))
     assert set(refused) == {"device-run", "soak", "commit"}
-    assert "no target 'device'" in refused["device-run"]
+    assert "no run of this tree on a test device" in refused["device-run"]
+
+
+def on_a_device(make_run: MakeRun, change: Callable[[MadeRun], None] = lambda _: None) -> None:
+    """A run on a device as it should be, with one thing changed."""
+    made = make_run("20261122T010000-demo-00de")
+    made.results.target.kind = "device"
+    made.results.device = DeviceInfo(
+        name="shelf", machine_id="a" * 32, seal_sha256="0" * 64, gate_run="r-1"
+    )
+    change(made)
+    made.write()
+
+
+def test_a_device_run_of_the_same_tree_meets_its_criterion(run: MadeRun, make_run: MakeRun) -> None:
+    on_a_device(make_run)
+    assert "device-run" not in shut_by(examine(run.path, Gate.PRODUCTION))
+
+
+def _device(made: MadeRun) -> DeviceInfo:
+    assert made.results.device is not None
+    return made.results.device
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda made: setattr(_device(made), "override", "because I say so"),
+            "went round the gate",
+        ),
+        (lambda made: setattr(_device(made), "problems", ["No seal."]), "no seal that held"),
+        (lambda made: setattr(_device(made), "seal_sha256", None), "no seal that held"),
+        (lambda made: setattr(made.results.tests[-1], "outcome", Outcome.FAILED), "'fail'"),
+        (lambda made: setattr(made.results, "complete", False), "'interrupted'"),
+        (lambda made: made.results.selected_categories.remove("fsops"), "'fsops' was not selected"),
+        (
+            lambda made: setattr(made.results, "finished_at", "2020-01-01T00:00:00+00:00"),
+            "days are taken",
+        ),
+        (lambda made: setattr(made.results.subject, "tree_sha256", "0" * 64), "There is no run"),
+        (lambda made: setattr(made.results.target, "kernel", "6.1.0-1-amd64"), "There is no run"),
+        (lambda made: setattr(made.results.subject, "name", "other"), "There is no run"),
+    ],
+)
+def test_a_device_run_that_does_not_count_says_why(
+    change: Callable[[MadeRun], None], words: str, run: MadeRun, make_run: MakeRun
+) -> None:
+    on_a_device(make_run, change)
+    assert words in shut_by(examine(run.path, Gate.PRODUCTION))["device-run"]
+
+
+def test_a_device_run_whose_evidence_was_edited_does_not_count(
+    run: MadeRun, make_run: MakeRun
+) -> None:
+    on_a_device(make_run)
+    console = run.path.parent / "20261122T010000-demo-00de" / "console.log"
+    console.write_text("")
+    assert "does not count" in shut_by(examine(run.path, Gate.PRODUCTION))["device-run"]
+
+
+def test_a_run_on_a_device_opens_no_gate_to_a_device(run: MadeRun) -> None:
+    run.results.target.kind = "device"
+    run.write()
+    assert "comes after the virtual machine" in shut_by(examine(run.path, Gate.DEVICE))["vm"]
 
 
 @pytest.mark.parametrize(

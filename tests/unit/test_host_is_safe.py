@@ -57,7 +57,14 @@ NAMED_IN = {
     "guest/kernel_module.py:_provide": GUEST,
     "guest/kernel_module.py:unload": GUEST,
     "guest/mounting_in_guest.py:umount": WORDS,
-    "target/vm.py:umount_and_unload": GUEST,
+    "device/description.py": WORDS,
+    "gate/checks.py": WORDS,
+    "device/differences.py": WORDS,
+    "device/stages.py": WORDS,
+    "device/facts_in_guest.py:_signatures": "on the device; without --all it only lists",
+    "device/safety_net.py": "a script for the device, through the stdin of a shell there",
+    "target/device.py:_take_disk": GUEST,
+    "target/leaving.py:umount_and_unload": GUEST,
     "vm/machine.py:set_clock_and_mount_source": GUEST,
     "vm/snapshot.py:_boot_and_save": GUEST,
     "vm/snapshot.py:_quiesce": GUEST,
@@ -70,6 +77,7 @@ DOORS = {
     "orphans.py": "a watcher of ours, which only kills",
     "commands/machine.py": "becomes ssh, into a guest",
     "ansible_plugins/connection/rootfs.py": "Ansible, into a root filesystem: enter.sh before all",
+    "device/facts_in_guest.py": "runs on the device; called by nobody here",
     "guest/agent.py": "runs in the guest",
     "guest/mounting_in_guest.py": "runs in the guest",
     "guest/faults_in_guest.py": "runs in the guest",
@@ -433,3 +441,43 @@ def test_no_flag_makes_a_request_for_this_machine_load_or_format(
     assert f"'{name}'" in done.stderr
     assert "never loaded here" in done.stderr
     assert [noticed for noticed in NOTICED if programs.calls(noticed)] == []
+
+
+# -- a device is another machine -----------------------------------------------------------------
+
+
+def test_the_code_for_devices_reaches_no_module_program_of_this_machine() -> None:
+    """What a device is told goes through ssh; nothing in vexrun/device starts anything else here,
+    but bash, which feeds the words of the sign of life to ssh."""
+    paths = [*(PACKAGE / "device").glob("*.py"), PACKAGE / "target" / "device.py"]
+    nodes = [
+        node
+        for path in paths
+        if not path.name.endswith("_in_guest.py")
+        for node in ast.walk(_tree(path))
+    ]
+    doors = {"run", "process.run", "process.start", "process.running"}
+    started = [
+        ast.unparse(node.args[0])
+        for node in nodes
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in doors
+    ]
+    named = [
+        ast.unparse(node.value)
+        for node in nodes
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "argv"
+    ]
+    assert started and named
+    for argv in [*named, *(each for each in started if each != "argv")]:
+        assert re.match(r"\['ssh(-keyscan|-keygen)?'|\['bash', '-c', f'\{words\} \| exec", argv), (
+            argv
+        )
+
+
+def test_this_machine_is_refused_as_a_device_by_either_of_its_names() -> None:
+    """Guards of their own: no file, no release and no override has a say in them."""
+    text = (PACKAGE / "device" / "guards.py").read_text()
+    guard = text[text.index("def _not_this_machine") : text.index("def _same_boot")]
+    assert "machine_id" in guard and "boot_id" in guard
+    for word in ("allow", "released", "override", "running", "begun"):
+        assert word not in guard

@@ -27,6 +27,7 @@ SECTIONS = {
     model.TargetInfo: "`target`",
     model.RestoreCost: "`restores`",
     model.MemoryImage: "`memory_images[]`",
+    model.DeviceInfo: "`device`",
     model.TestResult: "`tests[]`",
     model.KernelEvent: "`kernel_events[]`",
     model.StackFrame: "`kernel_events[].frames[]`",

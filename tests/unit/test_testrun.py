@@ -13,6 +13,7 @@ import pytest
 
 from vexrun import testrun
 from vexrun.categories import CATEGORIES, Category
+from vexrun.device.staged import StagedTestRun
 from vexrun.errors import InfrastructureError, InterruptedRunError, TargetLostError
 from vexrun.events import (
     Event,
@@ -836,3 +837,71 @@ def test_without_a_failure_haste_changes_nothing(hasty: Run) -> None:
     assert outcomes(hasty(MOUNT)) == {M1: "passed", M2: "skipped"}
     assert hasty.teardown is not None
     assert hasty.teardown.outcome is Outcome.PASSED
+
+
+# -- on a device -----------------------------------------------------------------------------------
+
+
+class FakeDevice(FakeTarget):
+    keep_disk = False
+
+    def claim(self) -> None:
+        """Nothing to claim."""
+
+
+@pytest.fixture
+def staged(tmp_path: Path, make_subject: Callable[..., Any]) -> Run:
+    limits = {"mount": 60.0, "fsops": 60.0}
+    context = RunContext(subject=make_subject(), source=tmp_path, timeouts_s=limits)
+    target = FakeDevice(tmp_path)
+    made = Run(tmp_path, context, target)
+    made.run = StagedTestRun(
+        context, target, tmp_path, made.events.append, made.stages, lambda test: test.outcome in BAD
+    )
+
+    def argv(categories: Any) -> list[str]:
+        assert context.selection is not None
+        name = "read-only" if context.selection.tests else categories[0].name
+        steps = json.dumps(made.plans[name])
+        return [sys.executable, "-I", "-S", "-c", PROCESS, steps, str(tmp_path / "heard")]
+
+    made.run._pytest_argv = argv  # type: ignore[method-assign]
+    return made
+
+
+def test_stages_come_one_after_the_other(staged: Run) -> None:
+    staged.plans = {
+        "read-only": [collected(M1), *whole(M1)],
+        "mount": [collected(M2), *whole(M2)],
+        "fsops": [collected(F1), *whole(F1)],
+    }
+    assert list(staged(MOUNT, FSOPS)) == [M1, M2, F1]
+    assert staged.teardown is not None and staged.teardown.outcome is Outcome.PASSED
+    assert not staged.target.keep_disk  # type: ignore[union-attr]
+
+
+def test_the_first_failure_on_a_device_ends_everything(staged: Run) -> None:
+    staged.plans = {"read-only": [collected(M1, M2), *whole(M1, "failed", "not read-only")]}
+    tests = staged(MOUNT, FSOPS)
+    assert outcomes(tests) == {
+        M1: "failed",
+        M2: "skipped",
+        "mount/[read-write]": "skipped",
+        "fsops/[files]": "skipped",
+    }
+    assert "first failure ends a run on a device" in tests[M2].message
+    assert f"after '{M1}'" in tests["fsops/[files]"].message
+    assert staged.heard == [f"{M1} stop"]
+    assert staged.teardown is not None, "the module is taken out all the same"
+    assert staged.target is not None and staged.target.restores == 0
+    assert staged.target.keep_disk  # type: ignore[attr-defined]
+
+
+def test_a_device_that_is_gone_is_not_asked_to_unload(staged: Run) -> None:
+    assert staged.target is not None
+    staged.target.checks = [KernelCheck([OOPS], answered=False)]
+    staged.plans = {"read-only": [collected(M1), *whole(M1, "lost", "ssh is gone")]}
+    staged.target.end = "the device was booted again"
+    tests = staged(MOUNT)
+    assert tests[M1].outcome is Outcome.CRASHED
+    assert staged.teardown is None

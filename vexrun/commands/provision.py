@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from vexrun.commands.machine import start_machine
-from vexrun.errors import ConfigError
+from vexrun.device.description import load_device
+from vexrun.device.provisioning import provision_device
 from vexrun.image.suites import DEFAULT_SUITE
 from vexrun.interrupt import interruptible
 from vexrun.output import say, stdout
@@ -61,9 +62,14 @@ def host(
 
 
 @app.command()
-def device() -> None:
-    """Provision a test device (not in this version)."""
-    raise ConfigError("'provision device' is not part of this version of vexrun.")
+def device(
+    name: Annotated[str, typer.Argument(help="A device, or the path of its file.")],
+    check: Annotated[bool, typer.Option("--check", help="Only show what would change.")] = False,
+) -> None:
+    """Install on a test device what tests need; its identity and its disks are left alone."""
+    with interruptible(), display_for(stdout, console_log=lambda: None) as show:
+        result = provision_device(load_device(name), check=check, emit=show)
+    _say_result(result, check=check)
 
 
 def _say_result(result: PlaybookResult, *, check: bool) -> None:

@@ -18,12 +18,14 @@ from vexrun.categories import CATEGORIES, Category
 from vexrun.errors import VexrunError
 from vexrun.expectations import FILE_NAME as EXPECTATIONS_FILE
 from vexrun.expectations import Expectation, load_expectations
-from vexrun.gate.criteria import Criterion, Gate, GateRules
+from vexrun.gate.criteria import Criterion, Gate, GateRules, load_criteria
 from vexrun.gate.evidence import Evidence, edited, read_evidence
 from vexrun.image.manifest import sha256_of
 from vexrun.results.model import BAD, Outcome, RunResults, TestResult, Verdict
 from vexrun.subject import Subject
 
+#: What a run on a device has to have passed, at least.
+DEVICE_CATEGORIES = ("module", "mkfs", "mount", "fsops")
 #: Two clocks that differ by less are the same.
 _CLOCK_SLACK = timedelta(minutes=5)
 
@@ -127,7 +129,9 @@ def in_a_vm(question: Question, _row: Criterion) -> Finding:
         return Finding(
             False,
             f"The target was '{target.kind}': no kernel was put at risk, so nothing is known "
-            "about loading or mounting.",
+            "about loading or mounting."
+            if target.kind == "host"
+            else f"The target was '{target.kind}': a device comes after the virtual machine.",
             question.again,
         )
     return Finding(
@@ -470,13 +474,70 @@ def _soaks(other: Evidence, results: RunResults) -> bool:
     )
 
 
-def device_run(_question: Question, _row: Criterion) -> Finding:
-    return Finding(
-        False,
-        "There is no device run: this version of vexrun has no target 'device', so no run on a "
-        "device can exist and this gate never opens.",
-        "Wait for a version that has it; nothing replaces a test device.",
+def device_run(question: Question, _row: Criterion) -> Finding:
+    """The newest run on a device that is about the same tree and series, and whole."""
+    results = question.results
+    again = (
+        "Run: vexrun test SOURCE --target device --device NAME --seal FILE, with the seal of the "
+        "gate to the device"
     )
+    why = "There is no run of this tree on a test device, on this kernel series."
+    for directory in question.others:
+        try:
+            other = read_evidence(directory)
+        except VexrunError:
+            continue  # a run without results counts for nothing, and against nothing
+        if not _is_device_run_of(other.results, results):
+            continue
+        problem = _device_problem(other, question)
+        if not problem:
+            device = other.results.device
+            assert device is not None, "asked before"
+            return Finding(
+                True,
+                f"Run {other.results.run_id} on '{device.name}' (machine-id {device.machine_id}), "
+                f"sealed by run {device.gate_run}.",
+            )
+        why = f"The run {other.results.run_id} on a device does not count: {problem}."
+        break  # the newest one counts: an older pass does not outweigh it
+    return Finding(False, why, again)
+
+
+def _is_device_run_of(run: RunResults, results: RunResults) -> bool:
+    return (
+        run.target.kind == "device"
+        and run.device is not None
+        and run.subject.name == results.subject.name
+        and run.subject.tree_sha256 == results.subject.tree_sha256
+        and series_of(run.target.kernel or "") == series_of(results.target.kernel or "")
+    )
+
+
+def _device_problem(other: Evidence, question: Question) -> str:
+    """Why a run on a device is not enough, '' when it is."""
+    run, device = other.results, other.results.device
+    assert device is not None, "asked before"
+    if device.override:
+        return f"it went round the gate ('{device.override}')"
+    if device.problems or not device.seal_sha256:
+        return "it had no seal that held"
+    if run.verdict is not Verdict.PASS or not run.complete:
+        return f"its verdict is '{run.verdict.value}'"
+    if run.subject.tree_sha256_after != run.subject.tree_sha256:
+        return "the tree changed while it went on"
+    if problems := edited(other):
+        return problems[0]
+    missing = [name for name in DEVICE_CATEGORIES if name not in run.selected_categories]
+    if missing:
+        return f"the category '{missing[0]}' was not selected"
+    try:
+        age = question.now - datetime.fromisoformat(run.finished_at or "")
+    except (ValueError, TypeError):
+        return f"its end is recorded as '{run.finished_at}', which is no time"
+    days = load_criteria().gates[Gate.DEVICE].max_age_days
+    if age > timedelta(days=days):
+        return f"it ended {age.days} days ago, and {days:g} days are taken"
+    return ""
 
 
 def signed_off(question: Question, row: Criterion) -> Finding:

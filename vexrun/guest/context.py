@@ -40,6 +40,32 @@ class BuiltTool(BaseModel):
     log: str = ""
 
 
+class Selection(BaseModel):
+    """Which collected tests run, by patterns of their ids: `tests` in that order (none: all of
+    them), never those of `without`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tests: list[str] = Field(default_factory=list)
+    without: list[str] = Field(default_factory=list)
+
+
+class DeviceClaim(BaseModel):
+    """On a device: what is asked again before each step that destroys something.
+
+    All of it is JSON of models in vexrun.device, which this module knows nothing of.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    device: str
+    critical: str
+    facts: str
+    by_id: str
+    machine_id: str
+    boot_id: str
+
+
 class RunContext(BaseModel):
     """Everything a test may need to know. Paths named `target_*` are in the target."""
 
@@ -63,6 +89,8 @@ class RunContext(BaseModel):
     slowdown: float = 1.0
     #: Tests that an earlier process of this run has run: they are not run again.
     done: list[str] = Field(default_factory=list)
+    selection: Selection | None = None
+    claim: DeviceClaim | None = None
 
     def command(self, template: str, **values: str) -> str:
         """Fill a subject file's command: {tools} and what is given, such as device=PATH."""

@@ -33,7 +33,9 @@ _FLAKEY = {"unwritable": "error_writes", "cut": "drop_writes"}
 _Piece = tuple[int, int, str, str]
 
 
-def _command(number: int, flags: int = 0, table: list[_Piece] | None = None) -> int:
+def _command(
+    number: int, flags: int = 0, table: list[_Piece] | None = None, name: str = _NAME
+) -> int:
     """One device-mapper ioctl; returns the device number it answers with."""
     body = b""
     for start, length, target, parameters in table or []:
@@ -45,7 +47,7 @@ def _command(number: int, flags: int = 0, table: list[_Piece] | None = None) -> 
     size = max(_HEADER + len(body), 1024)
     numbers = [4, 0, 0, size, _HEADER, len(table or []), 0, flags, 0, 0]
     request = b"".join(each.to_bytes(4, "little") for each in numbers)
-    request += bytes(8) + _NAME.encode().ljust(128, b"\0") + bytes(136)
+    request += bytes(8) + name.encode().ljust(128, b"\0") + bytes(136)
     buffer = bytearray((request + body).ljust(size, b"\0"))
     control = os.open(_CONTROL, os.O_RDWR)
     try:
@@ -60,6 +62,19 @@ def make(disk: str) -> str:
     remove()
     device = _command(_CREATE)
     set_faults(disk, [])
+    return _node_of(device)
+
+
+def make_mapped(name: str, table: list[_Piece]) -> str:
+    """A device called `name` with this table; returns its path."""
+    device = _command(_CREATE, name=name)
+    _command(_LOAD, 0, table, name)
+    _command(_SUSPEND, name=name)
+    return _node_of(device)
+
+
+def _node_of(device: int) -> str:
+    """Path of a device-mapper device, once udev has made it."""
     # new_encode_dev of include/linux/kdev_t.h
     major, minor = device >> 8 & 0xFFF, device & 0xFF | device >> 12 & 0xFFF00
     path = f"/dev/dm-{minor}"
@@ -96,12 +111,12 @@ def set_faults(disk: str, faults: list[tuple[int, int, str]]) -> None:
     _command(_SUSPEND)  # without the flag it is a resume, with the new table
 
 
-def remove() -> None:
+def remove(name: str = _NAME) -> None:
     """Remove the device if it is there; udev may have it open for a moment."""
     until = time.monotonic() + 20
     while True:
         try:
-            _command(_REMOVE)
+            _command(_REMOVE, name=name)
         except OSError as error:
             if error.errno == errno.ENXIO:
                 return

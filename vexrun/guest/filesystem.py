@@ -37,7 +37,7 @@ class Filesystem:
         """Run the declared mkfs on a scratch disk: exit status and what it said."""
         if not self.is_block or self.declared.mkfs is None:
             return 0, "nothing to format"
-        command = self.context.command(self.declared.mkfs, device=disk)
+        command = self.context.command(self.declared.mkfs, device=self.scratch.for_mkfs(disk))
         # mkfs must not wait for an answer nobody will give.
         status, out, err = self.guest.run(f"( {command} ) </dev/null 2>&1")
         return status, (out + err).strip()

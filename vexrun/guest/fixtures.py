@@ -129,7 +129,7 @@ def module(request: pytest.FixtureRequest, guest: Guest, context: RunContext) ->
 @pytest.fixture
 def scratch(guest: Guest, context: RunContext) -> Scratch:
     """The scratch disks, found by their serials, and what may be written on them."""
-    return Scratch(guest, context.disks)
+    return Scratch(guest, context.disks, context.claim)
 
 
 @pytest.fixture

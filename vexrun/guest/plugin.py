@@ -7,6 +7,7 @@ decided by the session (vexrun.session), which sees the console and the kernel l
 from __future__ import annotations
 
 import errno
+import fnmatch
 import re
 import time
 from collections.abc import Generator, Sequence
@@ -16,6 +17,7 @@ import pytest
 
 from vexrun.errors import TargetLostError
 from vexrun.guest import own_tests
+from vexrun.guest.context import Selection
 from vexrun.guest.payload import GuestCodeError
 from vexrun.guest.protocol import STOP, SessionLink
 from vexrun.vm.ssh import GuestTimeoutError
@@ -49,6 +51,11 @@ class Reporter:
         if again:
             items[:] = [item for item in items if own_tests.identifier(item) not in done]
             config.hook.pytest_deselected(items=again)
+        from vexrun.guest.fixtures import run_context
+
+        selection = run_context(config).selection
+        if selection is not None:
+            items[:] = selected(items, selection)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._ids = {item.nodeid: own_tests.identifier(item) for item in session.items}
@@ -90,6 +97,28 @@ class Reporter:
         )
         if answer == STOP:
             pytest.exit("stopped by the session", returncode=0)
+
+
+def selected(items: Sequence[pytest.Item], selection: Selection) -> list[pytest.Item]:
+    """The tests of a stage: those that its patterns name, in the patterns' order."""
+
+    def matches(item: pytest.Item, patterns: Sequence[str]) -> int | None:
+        name = own_tests.identifier(item)
+        for number, pattern in enumerate(patterns):
+            if fnmatch.fnmatchcase(name, pattern.replace("[", "[[]")):
+                return number
+        return None
+
+    left = [item for item in items if matches(item, selection.without) is None]
+    if not selection.tests:
+        return left
+    ranked = [(matches(item, selection.tests), item) for item in left]
+    return [
+        item
+        for rank, item in sorted(
+            ((rank, item) for rank, item in ranked if rank is not None), key=lambda pair: pair[0]
+        )
+    ]
 
 
 def _failure_kind(call: pytest.CallInfo[Any]) -> str:

@@ -5,21 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from vexrun.device.recheck import demand_again
 from vexrun.guest import disks_in_guest
+from vexrun.guest.context import DeviceClaim
 
 if TYPE_CHECKING:
     from vexrun.guest.fixtures import Guest
 
-#: Every disk a test may write has a path that starts so; udev makes it from our serial.
-_OURS = "/dev/disk/by-id/virtio-vexrun-"
+#: A disk that fails on demand, on top of a scratch disk (vexrun.guest.faults).
+_FAULTY = "/dev/dm-"
 
 
 class Scratch:
-    """The guest's scratch disks. Paths are /dev/disk/by-id names."""
+    """The target's scratch disks; nothing else is ever written to.
 
-    def __init__(self, guest: Guest, disks: Mapping[str, str]) -> None:
+    In a virtual machine paths are /dev/disk/by-id names of disks that are files of ours. On a
+    device they are windows onto its disk, and `claim` says what is asked again each time.
+    """
+
+    def __init__(
+        self, guest: Guest, disks: Mapping[str, str], claim: DeviceClaim | None = None
+    ) -> None:
         self.guest = guest
         self._disks = disks
+        self._claim = claim
 
     @property
     def main(self) -> str:
@@ -43,22 +52,41 @@ class Scratch:
 
     def fill_random(self, disk: str) -> None:
         """Overwrite the whole disk with random bytes, so nothing can rely on zeroed media."""
-        self.guest.call(disks_in_guest.fill, self._ours(disk), True)
+        self.guest.call(disks_in_guest.fill, self.for_writing(disk), True)
 
     def fill_zero(self, disk: str) -> None:
         """Overwrite the whole disk with zeros."""
-        self.guest.call(disks_in_guest.fill, self._ours(disk), False)
+        self.guest.call(disks_in_guest.fill, self.for_writing(disk), False)
 
     def overwrite(self, disk: str, offset: int, length: int, *, random: bool = False) -> None:
         """Overwrite `length` bytes at `offset` (both in bytes) with zeros or random bytes."""
-        self.guest.call(disks_in_guest.overwrite, self._ours(disk), offset, length, random)
+        self.guest.call(disks_in_guest.overwrite, self.for_writing(disk), offset, length, random)
 
     def digest(self, disk: str) -> str:
         """A checksum of the disk's bytes as they are on the medium."""
         digest: str = self.guest.call(disks_in_guest.digest, disk)
         return digest
 
-    @staticmethod
-    def _ours(disk: str) -> str:
-        assert disk.startswith(_OURS), f"'{disk}' is not a scratch disk of ours"
+    def for_writing(self, disk: str) -> str:
+        """`disk`, which is about to be overwritten: one of ours, and on a device still free.
+
+        Whatever is given a disk to write on gets it from here.
+        """
+        assert disk in self._disks.values(), f"'{disk}' is not a scratch disk of ours"
+        self._ask_again()
         return disk
+
+    def for_mkfs(self, disk: str) -> str:
+        """As `for_writing`; also a path where nothing is, and in a virtual machine a faulty disk.
+
+        On a device a device-mapper device may be anybody's.
+        """
+        if disk in self._disks.values():
+            return self.for_writing(disk)
+        faulty = self._claim is None and disk.startswith(_FAULTY)
+        assert faulty or not self.guest.exists(disk), f"'{disk}' is not a scratch disk of ours"
+        return disk
+
+    def _ask_again(self) -> None:
+        if self._claim is not None:
+            demand_again(self.guest, self._claim)

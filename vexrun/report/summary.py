@@ -15,6 +15,7 @@ from enum import StrEnum
 from vexrun.report.printable import one_line
 from vexrun.results.model import (
     EXECUTED,
+    DeviceInfo,
     FrameAddress,
     KernelEvent,
     Measurement,
@@ -387,7 +388,8 @@ class FactGroup:
 
 
 def evidence(results: RunResults) -> list[FactGroup]:
-    return [_run(results), _subject(results), _module(results), _target(results)]
+    groups = [_run(results), _subject(results), _module(results), _target(results)]
+    return [*groups, _device(results.device)] if results.device else groups
 
 
 def _run(results: RunResults) -> FactGroup:
@@ -487,6 +489,25 @@ def _restores(cost: RestoreCost) -> str:
     )
 
 
+def _device(device: DeviceInfo) -> FactGroup:
+    group = FactGroup("Device")
+    group.add("name", f"{device.name} ({device.hostname})" if device.hostname else device.name)
+    group.add("machine-id", device.machine_id)
+    group.add("disk", device.disk)
+    group.add("serial", f"{device.disk_serial} (confirmed: {device.confirmed})")
+    group.add("gate", f"sealed by run {device.gate_run}" if device.gate_run else None)
+    group.add("seal sha256", device.seal_sha256)
+    if device.override:
+        group.add("OVERRIDE", f"the gate was gone round: {device.override}", Tone.BAD)
+    for problem in device.problems:
+        group.add("gate said", problem, Tone.BAD)
+    group.add("boots", ", ".join(device.boot_ids))
+    group.add("last words by", ", ".join(device.last_words))
+    for each in device.changed:
+        group.add("not as before", each, Tone.WARN)
+    return group
+
+
 def _unless(known: object | None) -> Tone:
     return Tone.PLAIN if known else Tone.WARN
 
@@ -539,6 +560,8 @@ def _rerun(results: RunResults, only: list[str]) -> str:
         argv += ["--suite", results.target.suite]
     if results.target.kind != "vm":
         argv += ["--target", results.target.kind]
+        if results.device:
+            argv += ["--device", results.device.name, "--seal", "FILE"]
     elif results.target.backend not in (None, "qemu"):
         argv += ["--backend", str(results.target.backend)]
     argv += ["--only", ",".join(only)]

@@ -216,6 +216,27 @@ class RestoreCost(_Model):
         self.longest_s = round(max(self.longest_s, seconds), 2)
 
 
+class DeviceInfo(_Model):
+    """The device of a run, and what was shown before it was touched.
+
+    `problems` are what an `override` went round; `changed` says what was not as before.
+    """
+
+    name: str
+    machine_id: str = ""
+    hostname: str = ""
+    disk: str = ""  # below /dev/disk/by-id
+    disk_serial: str = ""
+    confirmed: str = ""  # typed or token
+    seal_sha256: str | None = None
+    gate_run: str | None = None
+    override: str | None = None
+    problems: list[str] = Field(default_factory=list)
+    boot_ids: list[str] = Field(default_factory=list)
+    last_words: list[str] = Field(default_factory=list)  # netconsole, pstore, journal
+    changed: list[str] = Field(default_factory=list)
+
+
 class RunResults(_Model):
     """Everything a run found out."""
 
@@ -243,6 +264,7 @@ class RunResults(_Model):
     isolation: str = "group"
     restores: RestoreCost = Field(default_factory=RestoreCost)
     memory_images: list[MemoryImage] = Field(default_factory=list)
+    device: DeviceInfo | None = None
     durations: dict[str, float] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)
     tests: list[TestResult] = Field(default_factory=list)

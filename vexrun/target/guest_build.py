@@ -16,7 +16,7 @@ from vexrun.kbuild import (
 )
 from vexrun.playbook import run_playbook
 from vexrun.process import Completed
-from vexrun.target.vm import VmTarget
+from vexrun.target.base import Target
 
 
 class GuestBuilder:
@@ -24,7 +24,7 @@ class GuestBuilder:
 
     place = BuildPlace.GUEST
 
-    def __init__(self, target: VmTarget, work: Path, artifact_dir: Path, emit: Emit) -> None:
+    def __init__(self, target: Target, work: Path, artifact_dir: Path, emit: Emit) -> None:
         self.target = target
         self.work = work
         self.artifact_dir = artifact_dir
@@ -33,7 +33,7 @@ class GuestBuilder:
     def build(self, spec: BuildSpec) -> BuildOutcome:
         """Run the role; a subject that does not build is an outcome, not an exception."""
         self.work.mkdir(parents=True, exist_ok=True)
-        release = self.target.plan.image.manifest.kernel_release
+        release = self.target.kernel_release
         begun = time.monotonic()
         result = run_playbook(
             "build.yml",
@@ -50,7 +50,7 @@ class GuestBuilder:
         done = Completed(tuple(spec.arguments(release, 0)), ran["rc"], ran["stdout"], ran["stderr"])
         for directory in (spec.logs_dir, spec.tools_dir):
             self._fetch(directory)
-        made = self.target.machine.shell.run(
+        made = self.target.shell.run(
             f"find {shlex.quote(str(spec.directory))} -name '*.ko'", check=True
         ).stdout
         for path in made.splitlines():
@@ -60,4 +60,4 @@ class GuestBuilder:
     def _fetch(self, inside: PurePosixPath) -> None:
         """Copy a file or directory below the guest's build root, when it is there."""
         relative = inside.relative_to(GUEST_BUILD_ROOT)
-        self.target.machine.shell.fetch_tree(str(GUEST_BUILD_ROOT), str(relative), self.work)
+        self.target.shell.fetch_tree(str(GUEST_BUILD_ROOT), str(relative), self.work)

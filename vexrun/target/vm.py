@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 
 from vexrun.errors import InfrastructureError, TargetLostError
 from vexrun.events import Emit
-from vexrun.guest.context import MOUNT_POINT, SECOND_MOUNT_POINT
 from vexrun.image.catalog import Image
 from vexrun.playbook import InventoryHost
 from vexrun.results.model import TargetInfo
@@ -29,6 +28,7 @@ from vexrun.target.hang import (
     waiting_in,
 )
 from vexrun.target.kernel_watch import KernelCheck, KernelWatch, silent_event
+from vexrun.target.leaving import umount_and_unload
 from vexrun.vm.accel import Accelerator
 from vexrun.vm.console import ConsoleFollower
 from vexrun.vm.disks import ScratchPlan
@@ -36,7 +36,7 @@ from vexrun.vm.heartbeat import Heartbeat
 from vexrun.vm.kmsg import KmsgFollower
 from vexrun.vm.machine import Machine, MachinePlan, sweep_dead_machines
 from vexrun.vm.snapshot import Snapshot, guest_inventory
-from vexrun.vm.ssh import GuestTimeoutError
+from vexrun.vm.ssh import GuestShell
 from vexrun.vm.standing_shell import StandingShell
 
 #: Seconds from starting QEMU to the first ssh command on a current machine with KVM.
@@ -48,17 +48,6 @@ _SILENCE_S = 80.0
 _LOOK_EVERY_S = 15.0
 #: How long a kernel may take to print what SysRq asks for.
 _SYSRQ_PATIENCE_S = 20.0
-
-#: What must not be there when the subject is gone: tasks in D state that stay there, and a root
-#: filesystem without a free block. The pause also lets work that runs late come up.
-_LEFT_BEHIND = r"""
-blocked() { grep -ls '^State:[[:space:]]*D' "$@"; }
-before=$(blocked /proc/[0-9]*/status); sleep 5; status=0
-for file in $(test -z "$before" || blocked $before); do
-    echo "a task is blocked (D state): $(head -1 $file)"; cat ${file%status}stack; status=1
-done
-if [ "$(stat -f -c %a /)" = 0 ]; then echo "the guest's root filesystem is full"; status=1; fi
-exit $status"""
 
 
 @dataclass(frozen=True)
@@ -84,7 +73,7 @@ class VmTarget:
         #: Modules the subject's build made besides the one under test; unloaded after it.
         self.siblings: list[str] = []
         #: Called after each start, for example to install the module again after a restore.
-        self.on_start: Callable[[VmTarget], None] | None = None
+        self.on_start: Callable[[], None] | None = None
         self.restores = 0
         self._machine: Machine | None = None
         self._console: ConsoleFollower | None = None
@@ -114,7 +103,7 @@ class VmTarget:
         self._drop()
         self._start()
         if self.on_start is not None:
-            self.on_start(self)
+            self.on_start()
 
     def _start(self) -> None:
         with self.plan.console_log.open("ab") as log:
@@ -225,8 +214,16 @@ class VmTarget:
         return min(20.0, max(1.0, measured, self.plan.accelerator.slowdown))
 
     @property
+    def shell(self) -> GuestShell:
+        return self.machine.shell
+
+    @property
     def ssh_config(self) -> Path:
-        return self.machine.shell.config
+        return self.shell.config
+
+    @property
+    def kernel_release(self) -> str:
+        return self.plan.image.manifest.kernel_release
 
     def disks(self) -> dict[str, str]:
         """Serial to device path in the guest."""
@@ -395,24 +392,7 @@ class VmTarget:
     def umount_and_unload(self) -> tuple[str, str]:
         """Leave the kernel without the subject: `passed`, `failed`, `hung` or `lost`, and why."""
         name = self.plan.subject.module.sysfs_name
-        others = " ".join(reversed(self.siblings))
-        command = (
-            f"cd /; for path in {MOUNT_POINT} {SECOND_MOUNT_POINT}; do "
-            'while grep -q " $path " /proc/self/mounts; do umount $path || exit 1; done; done; '
-            f"if [ -d /sys/module/{name} ]; then rmmod {name} || exit 1; fi; "
-            f"for each in {others}; do "
-            "if [ -d /sys/module/$each ]; then rmmod $each || exit 1; fi; "
-            f"done; sync; {_LEFT_BEHIND}"
-        )
-        try:
-            done = self.machine.shell.run(command, timeout_s=20.0 * self.slowdown)
-        except GuestTimeoutError as error:
-            return "hung", error.message
-        except TargetLostError as error:
-            return "lost", error.message
-        if done.returncode != 0:
-            return "failed", f"the machine is not as it was before: {done.tail(12)}"
-        return "passed", ""
+        return umount_and_unload(self.shell, name, self.siblings, 20.0 * self.slowdown)
 
     def inventory(self) -> InventoryHost:
         """The guest as an Ansible host."""

@@ -65,6 +65,7 @@ class MachinePlan:
     state: Path | None = None  # a saved RAM state to start from
     initrd: Path | None = None  # instead of the image's
     outlives_us: bool = False
+    reboots: bool = False  # it plays a machine of metal
 
 
 class Machine:
@@ -148,6 +149,7 @@ class Machine:
                 source_dir=plan.source_dir,
                 scratch=self.scratch,
                 incoming_fd=incoming,
+                reboots=plan.reboots,
             )
             self._argv = qemu_argv(hardware)
             with (self.directory / "qemu.log").open("wb") as log:

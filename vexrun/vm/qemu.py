@@ -76,6 +76,7 @@ class GuestHardware:
     source_dir: Path
     scratch: list[ScratchDisk] = field(default_factory=list)
     incoming_fd: int | None = None
+    reboots: bool = False  # a reset boots it again, as it does a machine of metal
 
     @property
     def monitor_socket(self) -> Path:
@@ -111,7 +112,7 @@ def qemu_argv(hardware: GuestHardware) -> list[str]:
         ("-device", "virtio-rng-pci"),
         ("-device", "virtio-balloon-pci"),
         # Keep QEMU after the guest went down or panicked: the evidence is collected first.
-        ("-action", "reboot=shutdown,shutdown=pause,panic=none"),
+        ("-action", f"reboot={'reset' if h.reboots else 'shutdown'},shutdown=pause,panic=none"),
         ("-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{h.ssh_port}-:22"),
         ("-device", "virtio-net-pci,netdev=net"),
         ("-blockdev", _root_disk(h.root_overlay)),

@@ -23,12 +23,18 @@ class GuestTimeoutError(TargetLostError):
 
 @dataclass(frozen=True)
 class SshAddress:
-    """How to reach a guest. `host_public_key` pins it; `port` is on loopback."""
+    """How to reach a guest or a device. `host_public_key` pins it.
+
+    Without a `client_key` those of the user and of a running agent are tried. `alive_s`: seconds
+    after which a connection over which nothing comes is given up.
+    """
 
     port: int
-    client_key: Path
+    client_key: Path | None
     host_public_key: str
     user: str = "root"
+    host: str = "127.0.0.1"
+    alive_s: int = 120
 
 
 def write_ssh_config(address: SshAddress, directory: Path) -> Path:
@@ -44,12 +50,10 @@ def write_ssh_config(address: SshAddress, directory: Path) -> Path:
     config = directory / "ssh_config"
     config.write_text(
         f"""Host {HOST_ALIAS}
-  HostName 127.0.0.1
+  HostName {address.host}
   Port {address.port}
   User {address.user}
-  IdentityFile "{_literal(address.client_key)}"
-  IdentitiesOnly yes
-  IdentityAgent none
+{_identity(address)}\
   UserKnownHostsFile "{_literal(known_hosts)}"
   GlobalKnownHostsFile /dev/null
   HostKeyAlias vexrun-guest
@@ -64,12 +68,19 @@ def write_ssh_config(address: SshAddress, directory: Path) -> Path:
   ControlPath "{_literal(directory)}/ssh"
   ControlMaster no
   ConnectTimeout 60
-  ServerAliveInterval 20
+  ServerAliveInterval {address.alive_s // 6}
   ServerAliveCountMax 6
   LogLevel ERROR
 """
     )
     return config
+
+
+def _identity(address: SshAddress) -> str:
+    if address.client_key is None:
+        return "  BatchMode yes\n"
+    key = _literal(address.client_key)
+    return f'  IdentityFile "{key}"\n  IdentitiesOnly yes\n  IdentityAgent none\n'
 
 
 def _literal(path: Path) -> str:

@@ -127,8 +127,11 @@ def test_disk_is_lost_while_mounted(
     in_guest: GuestPython,
     lacks: list[str],
     lose: str,
+    context: RunContext,
 ) -> None:
     """Every operation comes back; umount and rmmod work; afterwards all is as new."""
+    if lose == "unplug" and context.claim is not None:
+        pytest.skip("no disk is pulled out of a device: not every bus brings it back")
     disk = FaultyDisk(guest, formatted)
     if lose == "dead":
         disk.open()

@@ -38,10 +38,11 @@ def test_script(request: pytest.FixtureRequest, context: RunContext, script: str
     fixture = "mounted" if declared.mounted else "filesystem"
     filesystem: Filesystem = request.getfixturevalue(fixture)
     in_guest: GuestPython = request.getfixturevalue("in_guest")
+    scratch = filesystem.scratch
     command = context.command(
         declared.run,
         mount=filesystem.path,
-        device=filesystem.scratch.main if filesystem.is_block else "none",
+        device=scratch.for_writing(scratch.main) if filesystem.is_block else "none",
         source=str(GUEST_SOURCE_DIR),
     )
     status, output, cut = in_guest(guest_code.run_script, command, _LIMIT)

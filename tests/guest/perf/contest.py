@@ -25,9 +25,10 @@ class Contest:
         self.roots = {"subject": MOUNT_POINT, "ext4": SECOND_MOUNT_POINT}
         filesystem.mkfs(scratch.main)
         filesystem.mount(scratch.main)
+        second = scratch.for_writing(scratch.second)
         guest.check(
-            f"mkfs.ext4 -q -F {scratch.second} && mkdir -p {SECOND_MOUNT_POINT} && "
-            f"mount -t ext4 {scratch.second} {SECOND_MOUNT_POINT}"
+            f"mkfs.ext4 -q -F {second} && mkdir -p {SECOND_MOUNT_POINT} && "
+            f"mount -t ext4 {second} {SECOND_MOUNT_POINT}"
         )
 
     def in_turn(self, repeat: int, measure: Callable[[str], Any]) -> dict[str, list[Any]]:

@@ -1,0 +1,211 @@
+"""Whole runs on a machine that plays the device, through the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import CHECKOUT, Run
+from playing_device import PlayedDevice, played_device
+
+from vexrun.device.confirmation import token_of
+from vexrun.device.description import load_device
+
+pytestmark = pytest.mark.vm
+
+CANARYFS = CHECKOUT / "tests" / "canaries" / "canaryfs"
+NETCONSOLE = '[netconsole]\ninterface = "eth0"\nto = "10.0.2.2"\nlisten = "127.0.0.1"\n'
+DISK = "/dev/disk/by-id/virtio-vexrun-scratch0"
+OVERRIDE = "tests of vexrun itself"
+
+
+@pytest.fixture(scope="module")
+def shelf(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlayedDevice]:
+    with played_device(suite, tmp_path_factory.mktemp("device")) as device:
+        device.run("dd if=/dev/zero of=/dev/disk/by-id/virtio-vexrun-scratch0 bs=1M count=1")
+        device.run(
+            "dd if=/dev/zero of=/dev/disk/by-id/virtio-vexrun-scratch0 bs=1M seek=191 count=1"
+        )
+        yield device
+
+
+Arguments = Callable[..., list[str]]
+
+
+@pytest.fixture
+def on_shelf(shelf: PlayedDevice, tmp_path: Path) -> Arguments:
+    """The arguments that name the device, with the token of its disk."""
+
+    def arguments(more: str = NETCONSOLE, **changed: str) -> list[str]:
+        file = tmp_path / "shelf.toml"
+        recovery = '[recovery]\nprocedure = "It is a virtual machine."\n'
+        file.write_text(shelf.file(more=f"{more}{recovery}", **changed))
+        token = token_of(load_device(str(file)))
+        return ["--target", "device", "--device", str(file), "--confirm", token]
+
+    return arguments
+
+
+def canary(directory: Path, bug: str) -> Path:
+    source = directory / "canaryfs"
+    shutil.copytree(CANARYFS, source)
+    text = (source / "vexrun.toml").read_text()
+    planted = f'[module]\nmake_vars = {{ CANARY = "{bug}" }}\n' if bug else "[module]\n"
+    (source / "vexrun.toml").write_text(text.replace("[module]\n", planted))
+    return source
+
+
+def ids(tests: list[dict[str, Any]]) -> list[str]:
+    return [test["id"] for test in tests]
+
+
+def test_a_panic_is_caught_and_its_last_words_are_in_the_report(
+    shelf: PlayedDevice, on_shelf: Arguments, vexrun_test: Callable[..., Run], tmp_path: Path
+) -> None:
+    source = canary(tmp_path, "PANIC_AT_MOUNT")
+    run = vexrun_test(
+        str(source), *on_shelf(), "--only", "build,module,mount", "--override", OVERRIDE
+    )
+    results = run.results
+    assert run.status == 1, run.stderr
+    assert results["verdict"] == "fail"
+    assert results["kernel_events"][0]["class"] == "panic"
+    assert "planted panic" in results["kernel_events"][0]["title"]
+    device = results["device"]
+    assert len(device["boot_ids"]) == 2, "it came back, and was recognised"
+    assert "netconsole" in device["last_words"]
+    assert OVERRIDE in device["override"]
+    assert any("gone round" in reason for reason in results["reasons"])
+    assert any("not run" in test["message"] for test in run.outcomes("skipped"))
+    report = (run.directory / "report.txt").read_text()
+    assert "planted panic" in report
+    # Back as it was, and usable.
+    assert shelf.run("cat /proc/sys/kernel/panic").strip() == "0"
+    assert shelf.run("ls /run/vexrun 2>/dev/null || true") == ""
+
+
+def vexrun(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "vexrun.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+    )
+
+
+def test_a_device_is_described_by_asking_it(shelf: PlayedDevice, tmp_path: Path) -> None:
+    """What was found is filled in; the disk is for its owner to choose."""
+    place = {"VEXRUN_DEVICES_DIR": str(tmp_path / "devices")}
+    key = str(shelf.machine.plan.image.client_key)
+    where = ("--address", "127.0.0.1", "--port", str(shelf.machine.ssh_port), "--key", key)
+    done = vexrun("device", "add", "shelf", *where, **place)
+    assert done.returncode == 0, done.stderr
+    assert "SHA256:" in done.stdout
+    file = tmp_path / "devices" / "shelf.toml"
+    assert f'machine_id = "{shelf.machine_id}"' in file.read_text()
+    assert "shelf  root@127.0.0.1" in vexrun("device", "list", **place).stdout
+    refused = vexrun("device", "check", "shelf", "--json", **place)
+    assert refused.returncode == 1
+    found = [each["guard"] for each in json.loads(refused.stdout)["refusals"]]
+    assert found == ["users", "disk"], "its console is logged in, and no disk is chosen"
+    assert vexrun("device", "add", "shelf", *where, **place).returncode == 2
+
+
+@pytest.mark.slow
+def test_the_second_provisioning_changes_nothing(shelf: PlayedDevice, tmp_path: Path) -> None:
+    file = tmp_path / "shelf.toml"
+    file.write_text(shelf.file())
+    shelf.run("rm -rf /var/lib/vexrun/build")
+    looked = vexrun("provision", "device", str(file), "--check")
+    assert "changed=1" in looked.stdout, looked.stderr
+    assert "changed=1" in vexrun("provision", "device", str(file)).stdout
+    assert "changed=0" in vexrun("provision", "device", str(file)).stdout
+    file.write_text(shelf.file(machine_id='"' + "0" * 32 + '"'))
+    refused = vexrun("provision", "device", str(file))
+    assert refused.returncode == 1
+    assert "Nothing is installed" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_sound_filesystem_passes_and_the_device_is_as_before(
+    shelf: PlayedDevice, on_shelf: Arguments, vexrun_test: Callable[..., Run]
+) -> None:
+    before = shelf.run("cat /proc/modules | cut -d' ' -f1 | sort; cat /proc/mounts").splitlines()
+    source = CHECKOUT / "examples" / "vexfs-ref"
+    run = vexrun_test(str(source), *on_shelf(), "--override", OVERRIDE)
+    assert run.status == 0, (run.results["reasons"], run.stderr[-3000:])
+    assert run.results["verdict"] == "pass"
+    assert run.results["module"]["identity_proven"]
+    order = [test["id"].split("::")[-1] for test in run.results["tests"]]
+    assert order
+    assert run.results["device"]["changed"] == []
+    after = shelf.run("cat /proc/modules | cut -d' ' -f1 | sort; cat /proc/mounts").splitlines()
+    assert set(after) - set(before) <= {"dm_mod", "netconsole", "softdog", "dax"}
+    blank = shelf.run(f"wipefs {DISK}")
+    assert blank == "", "the disk was left blank"
+
+
+@pytest.mark.slow
+def test_the_module_can_be_built_on_the_device(
+    shelf: PlayedDevice, on_shelf: Arguments, vexrun_test: Callable[..., Run], tmp_path: Path
+) -> None:
+    """For a kernel that no image has."""
+    arguments = [*on_shelf(), "--only", "build,module", "--override", OVERRIDE]
+    run = vexrun_test(str(canary(tmp_path, "")), *arguments, "--build", "guest")
+    assert run.status == 0, (run.results["reasons"], run.stderr[-3000:])
+    assert {build["where"] for build in run.results["builds"]} == {"guest"}
+
+
+@pytest.mark.slow
+def test_the_first_failure_ends_the_run_and_the_disk_is_kept(
+    shelf: PlayedDevice, on_shelf: Arguments, vexrun_test: Callable[..., Run], tmp_path: Path
+) -> None:
+    source = canary(tmp_path, "LOSES_DATA")
+    run = vexrun_test(str(source), *on_shelf(), "--override", OVERRIDE)
+    assert run.status == 1, run.stderr
+    bad = [test for test in run.results["tests"] if test["outcome"] == "failed"]
+    assert len(bad) == 1, ids(bad)
+
+
+@pytest.mark.slow
+def test_a_device_that_has_lost_us_helps_itself(
+    shelf: PlayedDevice, on_shelf: Arguments, tmp_path: Path
+) -> None:
+    """vexrun is killed with its module loaded: a minute later the module is gone."""
+    source = canary(tmp_path, "")
+    state = tmp_path / "state"
+    child = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "vexrun.cli", "test", str(source), "--only", "module,mount"),
+            *(*on_shelf(slowdown="2.0"), "--override", OVERRIDE),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "VEXRUN_STATE_DIR": str(state)},
+        start_new_session=True,
+    )
+    until = time.monotonic() + 300
+    while "canaryfs" not in shelf.run("cat /proc/modules"):
+        assert child.poll() is None and time.monotonic() < until
+        time.sleep(0.5)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    until = time.monotonic() + 300
+    while "dead man's switch: the module is not loaded" not in shelf.run("dmesg"):
+        assert time.monotonic() < until, shelf.run("dmesg | tail -n 5")
+        time.sleep(2)
+    assert "canaryfs" not in shelf.run("cat /proc/modules")
+    events = (state / "runs" / "latest" / "events.jsonl").read_text().splitlines()
+    assert json.loads(events[0])["event"] == "RunDescribed"

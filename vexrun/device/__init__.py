@@ -1,0 +1,1 @@
+"""A non-critical test machine: what the owner says of it, what it says itself, and what follows."""

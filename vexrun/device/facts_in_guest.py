@@ -1,0 +1,453 @@
+"""Reads what a device is and what its disk is used for; writes nothing. Runs on the device.
+
+Only the standard library: it is sent as text to the device's own Python, or shipped with the
+tests' code, and answers with plain data that vexrun.device.facts checks and vexrun.device.guards
+judges. What cannot be read is said in `problems`, never left out.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pwd
+import re
+import stat
+import subprocess
+import sys
+
+_BY_ID = "/dev/disk/by-id"
+#: Programs of a graphical session; /proc/PID/comm has 15 characters at most.
+_GRAPHICAL = re.compile(
+    r"^(Xorg|X|Xwayland|gnome-shell|gnome-session.*|kwin_(x11|wayland)|plasmashell|sway|weston"
+    r"|mutter.*|xfwm4|lightdm|sddm|gdm3?|gdm-.*|cinnamon|mate-session|startplasma.*|Hyprland)$"
+)
+#: Settings of the running kernel that a run changes, and puts back.
+SETTINGS = (
+    "kernel.hung_task_timeout_secs",
+    "kernel.panic",
+    "kernel.panic_on_oops",
+    "kernel.printk",
+    "kernel.printk_devkmsg",
+    "kernel.softlockup_panic",
+    "kernel.sysrq",
+)
+
+Plain = dict  # of str to str, int, bool, None, and lists and dicts of these
+
+
+def read(request: Plain) -> Plain:  # type: ignore[type-arg]
+    """The facts. `request`: by_id (or None), signatures (look for them; a process a disk)."""
+    problems: list[str] = []
+    facts: Plain = {  # type: ignore[type-arg]
+        "machine_id": _text("/etc/machine-id"),
+        "boot_id": _text("/proc/sys/kernel/random/boot_id"),
+        "hostname": os.uname().nodename,
+        "release": os.uname().release,
+        "architecture": os.uname().machine,
+        "uid": os.getuid(),
+        "taint": int(_text("/proc/sys/kernel/tainted") or "0"),
+        "uptime_s": float((_text("/proc/uptime") or "0").split()[0]),
+        "systemd": os.path.isdir("/run/systemd/system"),
+        "modules": [line.split()[0] for line in _lines("/proc/modules")],
+        "modules_disabled": _text("/proc/sys/kernel/modules_disabled") == "1",
+        "signed_modules_only": _text("/sys/module/module/parameters/sig_enforce") == "Y",
+        "lockdown": _chosen(_text("/sys/kernel/security/lockdown")),
+        "filesystems": [line.split()[-1] for line in _lines("/proc/filesystems")],
+        "mounts": [_mount_of(line) for line in _lines("/proc/self/mountinfo")],
+        "swaps": [line.split()[0] for line in _lines("/proc/swaps")[1:]],
+        "settings": {name: _text(_sysctl(name)) for name in SETTINGS},
+        "watchdogs": _listed("/sys/class/watchdog"),
+        "pstore": _listed("/sys/fs/pstore") + _listed("/var/lib/systemd/pstore"),
+        "memory_mib": _memory_mib(),
+        "cpus": os.cpu_count() or 1,
+        "free_mib": _free_mib("/var"),
+        "logged_in": _logged_in(),
+        "graphical": _graphical(),
+        "disks": _disks(),
+        "disk": None,
+    }
+    if request.get("by_id"):
+        facts["disk"] = _disk(request["by_id"], bool(request.get("signatures")), problems)
+    facts["problems"] = problems
+    return facts
+
+
+# -- files ---------------------------------------------------------------------------------
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def _lines(path: str) -> list[str]:
+    return _text(path).splitlines()
+
+
+def _listed(path: str) -> list[str]:
+    try:
+        return sorted(os.listdir(path))
+    except OSError:
+        return []
+
+
+def _sysctl(name: str) -> str:
+    return "/proc/sys/" + name.replace(".", "/")
+
+
+def _chosen(text: str) -> str:
+    """`none [integrity] confidentiality`: the one in brackets."""
+    found = re.search(r"\[(\w+)\]", text)
+    return found[1] if found else ""
+
+
+def _memory_mib() -> int:
+    found = re.search(r"MemTotal:\s+(\d+)", _text("/proc/meminfo"))
+    return int(found[1]) // 1024 if found else 0
+
+
+def _free_mib(path: str) -> int:
+    try:
+        room = os.statvfs(path)
+    except OSError:
+        return 0
+    return room.f_bavail * room.f_frsize // 2**20
+
+
+def _mount_of(line: str) -> Plain:  # type: ignore[type-arg]
+    """A row of /proc/self/mountinfo (proc(5))."""
+    before, _, after = line.partition(" - ")
+    fields, rest = before.split(), after.split()
+    return {
+        "dev": fields[2],
+        "root": _unescape(fields[3]),
+        "point": _unescape(fields[4]),
+        "type": rest[0],
+        "source": _unescape(rest[1]) if len(rest) > 1 else "",
+    }
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
+
+
+# -- people --------------------------------------------------------------------------------
+
+
+def _logged_in() -> list[Plain]:  # type: ignore[type-arg]
+    """Users at a terminal: leaders of a session that has one, but no login prompt."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        status = _text(f"/proc/{pid}/stat")
+        comm, _, rest = status.partition("(")[2].rpartition(")")
+        fields = rest.split()
+        if len(fields) < 5 or fields[4] == "0" or fields[3] != pid or comm in ("agetty", "login"):
+            continue
+        try:
+            uid = os.stat(f"/proc/{pid}").st_uid
+            name = pwd.getpwuid(uid).pw_name
+        except (OSError, KeyError):
+            continue
+        found.append({"user": name, "terminal": _terminal(int(fields[4])), "program": comm})
+    return found
+
+
+def _terminal(number: int) -> str:
+    major, minor = number >> 8 & 0xFFF, number & 0xFF | number >> 12 & 0xFFF00
+    if major == 4:
+        return f"tty{minor}" if minor < 64 else f"ttyS{minor - 64}"
+    return f"pts/{minor}" if 136 <= major <= 143 else f"terminal {major}:{minor}"
+
+
+def _graphical() -> list[str]:
+    """What says that somebody has a desktop here."""
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        comm = _text(f"/proc/{pid}/comm")
+        if _GRAPHICAL.match(comm):
+            found.add(f"the program '{comm}' runs")
+    for name in _listed("/run/systemd/sessions"):
+        said = dict(line.partition("=")[::2] for line in _lines(f"/run/systemd/sessions/{name}"))
+        if said.get("TYPE") in ("x11", "wayland", "mir"):
+            found.add(f"'{said.get('USER', '?')}' has a session of type {said['TYPE']}")
+    return sorted(found)
+
+
+# -- disks ---------------------------------------------------------------------------------
+
+
+def _disks() -> list[Plain]:  # type: ignore[type-arg]
+    """Every name of a disk or a partition, for people who fill in a description."""
+    found = []
+    for name in _listed(_BY_ID):
+        kernel = os.path.basename(os.path.realpath(f"{_BY_ID}/{name}"))
+        if os.path.isdir(f"/sys/class/block/{kernel}"):
+            found.append(
+                {
+                    "by_id": f"{_BY_ID}/{name}",
+                    "name": kernel,
+                    "size": _size(kernel),
+                    "serial": _serial(kernel),
+                    "virtual": _is_virtual(kernel),
+                }
+            )
+    return found
+
+
+def _disk(by_id: str, signatures: bool, problems: list[str]) -> Plain:  # type: ignore[type-arg]
+    path = os.path.realpath(by_id)
+    name = os.path.basename(path)
+    facts: Plain = {  # type: ignore[type-arg]
+        "by_id": by_id,
+        "there": os.path.lexists(by_id),
+        "is_link": os.path.islink(by_id),
+        "path": path,
+        "name": name,
+        "is_block": _is_block(path),
+        "dev": "",
+        "size": 0,
+        "serial": "",
+        "virtual": False,
+        "read_only": False,
+        "partition_of": None,
+        "carries_system": False,
+        "parts": [],
+    }
+    if not facts["is_block"] or not os.path.isdir(f"/sys/class/block/{name}"):
+        return facts
+    parent = _parent(name)
+    facts["dev"] = _text(f"/sys/class/block/{name}/dev")
+    facts["size"] = _size(name)
+    facts["serial"] = _serial(name)
+    facts["virtual"] = _is_virtual(name)
+    facts["read_only"] = _text(f"/sys/class/block/{name}/ro") == "1"
+    facts["partition_of"] = parent
+    facts["carries_system"] = _carries_system(parent or name)
+    wanted = _configured()
+    names = [name, *_partitions(name)]
+    facts["parts"] = [_part(each, wanted, signatures, problems) for each in names]
+    if parent:
+        facts["parts"].append(
+            {**_part(parent, {}, signatures, problems), "busy": False, "whole": True}
+        )
+    return facts
+
+
+def _part(name: str, wanted: dict[str, list[str]], signatures: bool, problems: list[str]) -> Plain:  # type: ignore[type-arg]
+    """One block device, and everything that uses it or may want to."""
+    dev = _text(f"/sys/class/block/{name}/dev")
+    path = f"/dev/{name}"
+    mounts = {
+        _unescape(line.split()[4])
+        for pid in ["self", *filter(str.isdigit, os.listdir("/proc"))]
+        for line in _lines(f"/proc/{pid}/mountinfo")
+        if line.split()[2] == dev or _source_is(line, path)
+    }
+    swaps = {os.path.realpath(line.split()[0]) for line in _lines("/proc/swaps")[1:]}
+    return {
+        "name": name,
+        "path": path,
+        "dev": dev,
+        "whole": False,
+        "mounts": sorted(mounts),
+        "swap": path in swaps,
+        "holders": [_holder(each) for each in _listed(f"/sys/class/block/{name}/holders")]
+        + _loops_over(path),
+        "open_by": _open_by(path),
+        "configured": wanted.get(path, []),
+        "busy": _is_busy(path),
+        "signatures": _signatures(path, problems) if signatures else [],
+    }
+
+
+def _source_is(line: str, path: str) -> bool:
+    """btrfs and others mount with a device number of their own."""
+    source = line.partition(" - ")[2].split()
+    return len(source) > 1 and source[1].startswith("/dev/") and os.path.realpath(source[1]) == path
+
+
+def _holder(name: str) -> str:
+    """`dm-3 (vg-data)`: the kernel's name, and the one that people gave it."""
+    given = _text(f"/sys/class/block/{name}/dm/name")
+    return f"{name} ({given})" if given else name
+
+
+def _loops_over(path: str) -> list[str]:
+    """Loop devices on top, which the kernel does not count as holders."""
+    return [
+        f"{name} (a loop device)"
+        for name in _listed("/sys/class/block")
+        if name.startswith("loop")
+        and os.path.realpath(_text(f"/sys/class/block/{name}/loop/backing_file") or "/") == path
+    ]
+
+
+def _open_by(path: str) -> list[str]:
+    """Programs that have it open, such as a virtual machine; udev's look at it is over soon."""
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        for number in _listed(f"/proc/{pid}/fd"):
+            try:
+                is_it = os.readlink(f"/proc/{pid}/fd/{number}") == path
+            except OSError:
+                continue
+            comm = _text(f"/proc/{pid}/comm")
+            if is_it and pid != str(os.getpid()) and "udev" not in comm:
+                found.add(f"'{comm}' (process {pid})")
+    return sorted(found)
+
+
+def _is_busy(path: str) -> bool:
+    """Whether the kernel refuses to open it exclusively: mounted, swap or held, whoever did it."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_EXCL))
+    except OSError as error:
+        return error.errno == errno.EBUSY
+    return False
+
+
+def _is_block(path: str) -> bool:
+    try:
+        return stat.S_ISBLK(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _is_virtual(name: str) -> bool:
+    """A loop device, device-mapper, md: made of something else, so no disk and no partition."""
+    return "/devices/virtual/" in os.path.realpath(f"/sys/class/block/{name}")
+
+
+def _size(name: str) -> int:
+    return int(_text(f"/sys/class/block/{name}/size") or "0") * 512
+
+
+def _parent(name: str) -> str | None:
+    """The disk of a partition, None of a whole disk."""
+    if not os.path.exists(f"/sys/class/block/{name}/partition"):
+        return None
+    return os.path.basename(os.path.dirname(os.path.realpath(f"/sys/class/block/{name}")))
+
+
+def _partitions(name: str) -> list[str]:
+    directory = f"/sys/class/block/{name}"
+    return [each for each in _listed(directory) if os.path.exists(f"{directory}/{each}/partition")]
+
+
+def _serial(name: str) -> str:
+    """As the drive says it: virtio and NVMe in sysfs, the rest in udev's database."""
+    disk = _parent(name) or name
+    for path in (f"/sys/class/block/{disk}/serial", f"/sys/class/block/{disk}/device/serial"):
+        if said := _text(path):
+            return said
+    entries = _lines("/run/udev/data/b" + _text(f"/sys/class/block/{disk}/dev"))
+    for key in ("E:ID_SERIAL_SHORT=", "E:ID_SERIAL="):
+        for entry in entries:
+            if entry.startswith(key):
+                return entry[len(key) :].strip()
+    return ""
+
+
+def _carries_system(disk: str) -> bool:
+    """Whether a mount that the system stands on comes from this disk, also through dm or md."""
+    points = {"/", "/boot", "/boot/efi", "/usr", "/var", "/home"}
+    devices = {
+        line.split()[2] for line in _lines("/proc/self/mountinfo") if line.split()[4] in points
+    }
+    below = set()
+    for dev in devices:
+        below |= _disks_below(os.path.basename(os.path.realpath(f"/sys/dev/block/{dev}")))
+    return disk in below
+
+
+def _disks_below(name: str) -> set[str]:
+    slaves = _listed(f"/sys/class/block/{name}/slaves")
+    if not slaves:
+        return {_parent(name) or name}
+    return set().union(*(_disks_below(each) for each in slaves))
+
+
+# -- who may want it at the next boot --------------------------------------------------------
+
+
+def _configured() -> dict[str, list[str]]:
+    """Device path to what names it: fstab, crypttab, units of systemd, the kernel's arguments."""
+    found: dict[str, list[str]] = {}
+
+    def note(spec: str, where: str) -> None:
+        path = _resolved(spec)
+        if path:
+            found.setdefault(path, []).append(f"{where} names it as '{spec}'")
+
+    for line in _lines("/etc/fstab"):
+        fields = line.split()
+        if fields and not fields[0].startswith("#"):
+            note(_unescape(fields[0]), "/etc/fstab")
+    for line in _lines("/etc/crypttab"):
+        fields = line.split()
+        if len(fields) > 1 and not fields[0].startswith("#"):
+            note(fields[1], "/etc/crypttab")
+    for directory in ("/etc/systemd/system", "/run/systemd/system"):
+        for unit in _listed(directory):
+            if unit.endswith((".mount", ".swap")):
+                for line in _lines(f"{directory}/{unit}"):
+                    if line.startswith("What="):
+                        note(line[5:].strip(), f"the unit '{unit}'")
+    for word in _text("/proc/cmdline").split():
+        key, _, value = word.partition("=")
+        if key in ("root", "resume"):
+            note(value, f"the kernel argument {key}")
+    return found
+
+
+def _resolved(spec: str) -> str:
+    """The device that UUID=…, LABEL=…, PARTUUID=… or a path names; '' for none."""
+    kind, equals, value = spec.partition("=")
+    kinds = {"UUID": "uuid", "LABEL": "label", "PARTUUID": "partuuid", "PARTLABEL": "partlabel"}
+    if equals and kind.upper() in kinds:
+        value = value.strip('"')
+        escaped = "".join(
+            c if c.isalnum() or c in "#+-.:=@_" or ord(c) > 127 else f"\\x{ord(c):02x}"
+            for c in value
+        )
+        spec = f"/dev/disk/by-{kinds[kind.upper()]}/{escaped}"
+    return os.path.realpath(spec) if spec.startswith("/") and os.path.exists(spec) else ""
+
+
+# -- what it carries -------------------------------------------------------------------------
+
+
+def _signatures(path: str, problems: list[str]) -> list[Plain]:  # type: ignore[type-arg]
+    """Every signature that libblkid knows. Without --all the program only lists."""
+    try:
+        done = subprocess.run(
+            ["wipefs", "--json", "--output", "UUID,LABEL,TYPE,OFFSET,USAGE", path],
+            capture_output=True,
+            check=False,
+            timeout=120,
+            env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin", "LC_ALL": "C"},
+        )
+        if done.returncode != 0:
+            raise ValueError(done.stderr.decode(errors="replace").strip() or "no answer")
+        said = json.loads(done.stdout or b"{}")
+        return [
+            {
+                "type": row.get("type") or "?",
+                "uuid": row.get("uuid") or "",
+                "label": row.get("label") or "",
+                "usage": row.get("usage") or "",
+                "offset": int(str(row.get("offset") or "0"), 0),
+            }
+            for row in said.get("signatures", [])
+        ]
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        problems.append(f"the signatures of '{path}' cannot be read: {error}")
+        return []
+
+
+if __name__ == "__main__":
+    print(json.dumps(read(json.loads(sys.argv[1]))))
