@@ -29,7 +29,7 @@ from vexrun.guest import faults_in_guest
 from vexrun.guest.payload import GuestAgent, GuestPython
 from vexrun.subject import Subject
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
 DISK = "/dev/disk/by-id/virtio-vexrun-scratch0"
 OTHER = "/dev/disk/by-id/virtio-vexrun-scratch1"

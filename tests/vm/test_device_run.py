@@ -20,7 +20,7 @@ from playing_device import PlayedDevice, played_device
 from vexrun.device.confirmation import token_of
 from vexrun.device.description import load_device
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
 CANARYFS = CHECKOUT / "tests" / "canaries" / "canaryfs"
 NETCONSOLE = '[netconsole]\ninterface = "eth0"\nto = "10.0.2.2"\nlisten = "127.0.0.1"\n'
