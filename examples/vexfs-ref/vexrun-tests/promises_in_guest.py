@@ -67,8 +67,10 @@ def fsynced_is_there(root):
 def timed(directory):
     """A file, changed by the clock of the kernel; its times, in nanoseconds."""
     os.mkdir(directory)
+    os.utime(directory, (1_000_000_000, 1_000_000_000))
     with open(f"{directory}/file", "wb") as file:
         file.write(b"x")
+    assert os.stat(directory).st_mtime > 1_600_000_000, "a new name left the directory's time"
     return times(directory)
 
 

@@ -77,8 +77,8 @@ def timed(root):
 
 
 def timed_directory(root):
-    """Every change of its names moves a directory's modification time on."""
-    tree = Tree(root)
+    """What changes a directory's names without moving its modification time on, and the note."""
+    tree, left = Tree(root), []
     tree.mkdir("d")
     tree.create("d/old", 10)
     steps = [
@@ -91,12 +91,9 @@ def timed_directory(root):
         with optional("setting times"):
             os.utime(tree.path("d"), (1_000_000_000, 1_000_000_000))
         step()
-        moved = int(os.stat(tree.path("d")).st_mtime)
-        assert moved > 1_600_000_000, (
-            f"{what} left the modification time of its directory at {moved}; if times are not "
-            'kept on purpose, add "timestamps" to filesystem.lacks'
-        )
-    return tree.settle()
+        if os.stat(tree.path("d")).st_mtime < 1_600_000_000:
+            left.append(what)
+    return tree.settle(), left
 
 
 def check_times(root, wanted):
