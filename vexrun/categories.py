@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vexrun.errors import ConfigError
 from vexrun.subject import Backing, Subject
+from vexrun.validation import demand_known
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,8 @@ CATEGORIES: dict[str, Category] = {
 
 def select_categories(only: Sequence[str], skip: Sequence[str]) -> list[Category]:
     """The categories to run, in table order. Raises ConfigError on unknown or empty choices."""
-    for name in [*only, *skip]:
-        if name not in CATEGORIES:
-            raise _unknown(name)
+    names = list(CATEGORIES)
+    demand_known([*only, *skip], names, "category", f"Choose from: {', '.join(names)}.")
     unready = [name for name in only if not CATEGORIES[name].ready]
     if unready:
         raise ConfigError(
@@ -176,12 +175,3 @@ def without_missing(
 
 def _ready_names() -> list[str]:
     return [row.name for row in CATEGORIES.values() if row.ready]
-
-
-def _unknown(name: str) -> ConfigError:
-    close = difflib.get_close_matches(name, CATEGORIES, n=1)
-    meant = f" Did you mean '{close[0]}'?" if close else ""
-    return ConfigError(
-        f"There is no category '{name}'.{meant}",
-        hint=f"Choose from: {', '.join(CATEGORIES)}.",
-    )

@@ -8,7 +8,6 @@ became of it is kept, and a mutant whose file and row are as they were is not tr
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import time
@@ -24,7 +23,7 @@ from vexrun.image.locking import exclusive
 from vexrun.results.model import BAD, RunResults, Verdict
 from vexrun.subrun import SubRun, run_test
 from vexrun.tree import copy_clean, measure
-from vexrun.validation import read_toml, validate
+from vexrun.validation import demand_known, demand_unique, read_toml, validate
 
 MUTANTS_FILE = "mutants.toml"
 RESULTS_FILE = "mutations.json"
@@ -108,10 +107,7 @@ def load_mutants(path: Path) -> list[Mutant]:
             hint="Name one: --mutants FILE. Its format is in docs/mutations.md.",
         ) from error
     rows = validate(raw, _Table, f"The table of mutants '{path}' is").mutant
-    names = [UNCHANGED, *(row.name for row in rows)]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ConfigError(f"The table of mutants '{path}' has two rows called '{twice[0]}'.")
+    demand_unique([UNCHANGED, *(row.name for row in rows)], f"The table of mutants '{path}'")
     for row in rows:
         if row.category not in CATEGORIES:
             raise ConfigError(
@@ -124,13 +120,7 @@ def load_mutants(path: Path) -> list[Mutant]:
 def choose_mutants(rows: Sequence[Mutant], only: Sequence[str]) -> list[Mutant]:
     """The named ones, or all. Raises ConfigError on an unknown name."""
     names = [row.name for row in rows]
-    for name in only:
-        if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            meant = f" Did you mean '{close[0]}'?" if close else ""
-            raise ConfigError(
-                f"There is no mutant '{name}'.{meant}", hint="Run: vexrun mutate --list"
-            )
+    demand_known(only, names, "mutant", "Run: vexrun mutate --list")
     return [row for row in rows if row.name in only] if only else list(rows)
 
 

@@ -8,10 +8,8 @@ looked at. `vexrun selftest` and tests/canaries/test_canaries.py both judge by `
 from __future__ import annotations
 
 import base64
-import difflib
 import re
 import shutil
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +23,7 @@ from vexrun.report import FORMATS
 from vexrun.results.model import KernelEvent, Outcome, RunResults, TestResult, Verdict
 from vexrun.subject import SUBJECT_FILE_NAME
 from vexrun.subrun import run_test
-from vexrun.validation import validate
+from vexrun.validation import demand_known, demand_unique, read_toml, validate
 
 _EXIT_CODES = {Verdict.PASS: ExitCode.PASS, Verdict.FAIL: ExitCode.FAILED}
 _GOOD = frozenset({Outcome.PASSED, Outcome.SKIPPED})
@@ -103,30 +101,21 @@ def load_canaries(path: Path | None = None) -> list[Canary]:
     """The whole table, in its order. Raises ConfigError when it is not there or is wrong."""
     path = path or canaries_dir() / "canaries.toml"
     try:
-        raw = tomllib.loads(path.read_text())
+        raw = read_toml(path, "table of canaries")
     except FileNotFoundError as error:
         raise ConfigError(
             f"There are no canaries in '{path}'.",
             hint="Run vexrun from a checkout, or install a wheel that carries them.",
         ) from error
     rows = validate(raw, _Table, f"The table of canaries '{path}' is").canary
-    names = [row.name for row in rows]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ConfigError(f"The table of canaries '{path}' has two rows called '{twice[0]}'.")
+    demand_unique([row.name for row in rows], f"The table of canaries '{path}'")
     return rows
 
 
 def choose_canaries(rows: Sequence[Canary], only: Sequence[str], every: bool) -> list[Canary]:
     """The named ones, or all, or the smoke subset. Raises ConfigError on an unknown name."""
     names = [row.name for row in rows]
-    for name in only:
-        if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            meant = f" Did you mean '{close[0]}'?" if close else ""
-            raise ConfigError(
-                f"There is no canary '{name}'.{meant}", hint="Run: vexrun selftest --list"
-            )
+    demand_known(only, names, "canary", "Run: vexrun selftest --list")
     if only:
         return [row for row in rows if row.name in only]
     return [row for row in rows if every or row.smoke]

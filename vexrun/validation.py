@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 import typing
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,3 +86,19 @@ def _nested_model(annotation: Any) -> type[BaseModel] | None:
         if found is not None:
             return found
     return None
+
+
+def demand_known(wanted: Iterable[str], known: Sequence[str], what: str, hint: str) -> None:
+    """Raises ConfigError for the first name that is none of the `known` ones."""
+    for name in wanted:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            meant = f" Did you mean '{close[0]}'?" if close else ""
+            raise ConfigError(f"There is no {what} '{name}'.{meant}", hint=hint)
+
+
+def demand_unique(names: Sequence[str], table: str) -> None:
+    """Raises ConfigError where two rows of the `table` have one name."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"{table} has two rows called '{twice[0]}'.")
