@@ -1,5 +1,6 @@
 """Renames, links, and names of every kind. Runs in the guest."""
 
+import contextlib
 import errno
 import os
 
@@ -285,10 +286,33 @@ ODD_NAMES = (".hid", "..x", "...x", "-d", "a b", "x~", "#1#", "%41", "a.b.c", "a
 
 
 def odd_names(root):
+    """The tree, and {name: the spelling under which a listing has it, which opens it as well}.
+
+    UDF lists '..x' as '.#41DC.x' and finds it under both. A listed spelling that opens nothing,
+    or something else, is no translation: the listing's own check says so.
+    """
     tree = Tree(root)
     for number, name in enumerate(ODD_NAMES):
         tree.create(name, 100 + number)
-    return tree.settle()
+    respelled = _respelled(tree)
+    for name in respelled:
+        tree.unlink(name)
+    return tree.settle(), respelled
+
+
+def _respelled(tree):
+    listed = set(os.listdir(tree.root))
+    by_inode = {}
+    for spelling in listed - set(tree.names):
+        with contextlib.suppress(FileNotFoundError):
+            by_inode.setdefault(os.lstat(tree.path(spelling)).st_ino, spelling)
+    respelled = {}
+    for name in sorted(set(tree.names) - listed):
+        with contextlib.suppress(FileNotFoundError):
+            spelling = by_inode.get(os.lstat(tree.path(name)).st_ino)
+            if spelling:
+                respelled[name] = spelling
+    return respelled
 
 
 def names_by_case(root):
