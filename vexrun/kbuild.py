@@ -142,6 +142,8 @@ class BuildSpec:
         argv += ["--subdir", self.subject.module.dir, "--ko", self.ko]
         argv += ["--release", release, "--jobs", str(jobs)]
         argv += ["--logs", str(self.logs_dir), "--tools-dir", str(self.tools_dir)]
+        if self.subject.module.prepare:
+            argv += ["--prepare", self.subject.module.prepare]
         for key in sorted(self.make_vars):
             argv += ["--make-var", f"{key}={_make_value(self.make_vars[key])}"]
         if self.with_tools:

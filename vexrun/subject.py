@@ -148,6 +148,7 @@ MakeVars = Annotated[dict[str, Scalar], AfterValidator(_check_make_vars)]
 
 class ModuleSection(_Section):
     dir: RelativePath = "."
+    prepare: str = ""
     make_vars: MakeVars = Field(default_factory=dict)
     ko: RelativePath
     name: ModuleName = ""

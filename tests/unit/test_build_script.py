@@ -105,6 +105,22 @@ def test_make_variables_are_passed_as_they_are(build: Builder) -> None:
     assert "<A=two words><B=$(x)>" in build.log("module")
 
 
+def test_what_prepares_a_build_runs_first_and_at_the_top(build: Builder) -> None:
+    (build.source / "kernel").mkdir()
+    (build.source / "genver.sh").write_text("echo 'making version.h'; echo > kernel/version.h\n")
+    assert build("--subdir", "kernel", "--prepare", "sh genver.sh") == 0
+    assert (build.dir / "kernel" / "version.h").exists()
+    assert build.log("module").splitlines() == ["making version.h", "CC [M] demo.o"]
+
+
+def test_a_build_that_cannot_be_prepared_has_failed(build: Builder) -> None:
+    assert build("--prepare", "echo no git; exit 3") == 1
+    assert build.reason("module") == (
+        "what prepares the build (module.prepare) ended with exit status 3"
+    )
+    assert build.log("module") == "no git\n"
+
+
 def test_the_environment_of_a_build_is_fixed(build: Builder, monkeypatch: Any) -> None:
     monkeypatch.setenv("CFLAGS", "-O0")
     monkeypatch.setenv("LANG", "de_DE.UTF-8")

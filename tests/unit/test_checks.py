@@ -342,6 +342,9 @@ def test_make_gets_the_subjects_variables(make_subject: MakeSubject) -> None:
     assert "M=/var/lib/vexrun/build/demo/source/fs 'A=two words' W=1 CFLAGS_MODULE=-Wno-error" in (
         job.script
     )
+    prepared = make_subject(module='ko = "a.ko"\nprepare = "./genver.sh"')
+    script = source_checks.make_job("w1", prepared, "6.12", Workplace(Path("/x"), "demo"), 2).script
+    assert script.startswith("cd /var/lib/vexrun/build/demo/source && { ./genver.sh\n} && make ")
     mine = make_subject(module='ko = "a.ko"\nmake_vars = { CFLAGS_MODULE = "-DX" }')
     assert "-Wno-error" not in (
         source_checks.make_job("w1", mine, "6.12", Workplace(Path("/x"), "demo"), 2).script

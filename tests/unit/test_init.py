@@ -279,6 +279,20 @@ def test_a_crate_that_needs_the_network_is_left_out(tree: Path) -> None:
     assert [each.bin for each in load_subject(tree / "vexrun.toml").crates] == ["ctl"]
 
 
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ('PRE_BUILD="genver.sh"', "./genver.sh"),
+        ("PRE_BUILD=./genver.sh -v", "./genver.sh -v"),
+        ('PRE_BUILD="configure ${kernelver}"', ""),
+        ('POST_BUILD="sign.sh"', ""),
+    ],
+)
+def test_what_dkms_runs_before_make_prepares_the_build(tree: Path, line: str, command: str) -> None:
+    (tree / "dkms.conf").write_text(f'PACKAGE_NAME="demo"\n{line}\n')
+    assert written(tree).module.prepare == command
+
+
 def test_nothing_of_the_tree_is_run(tree: Path) -> None:
     mark = tree / "was-run"
     (tree / "Kbuild").write_text(

@@ -27,9 +27,13 @@ class KnownType:
     fsck: str = ""
     lacks: tuple[str, ...] = ()
     config: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()  # without which a mount is not the ordinary one
 
 
 KNOWN_TYPES: dict[str, KnownType] = {
+    "apfs": KnownType(
+        "mkapfs {device}", "apfsprogs", 64, "apfsck {device}", options=("readwrite",)
+    ),
     "bfs": KnownType("mkfs.bfs {device}", "util-linux-extra", size_mib=16),
     "btrfs": KnownType(
         "mkfs.btrfs -q -f {device}", "btrfs-progs", 256, "btrfs check --readonly {device}"

@@ -257,6 +257,10 @@ class _Writer:
         self.add("[module]")
         if str(module.directory) != ".":
             self.add(f"dir = {_text(module.directory)}", module.place.file)
+        if self.survey.prepare is not None:
+            command, place = self.survey.prepare
+            self.add(f"prepare = {_text(command)}", f"PRE_BUILD ({place})")
+            self.found(f"prepared by {command}", place)
         variables = [module.config] if module.config else []
         variables += [
             name
@@ -320,6 +324,8 @@ class _Writer:
             self.add('backing = "block"', self.type.why_backing if self.type else "")
             size = self.known.size_mib if self.known else _DEFAULT_MIB
             self.add(f"size_mib = {size}")
+            if self.known is not None and self.known.options:
+                self.add(f"options = {_list(list(self.known.options))}", "to write at all")
             self._mkfs(mkfs)
             self._fsck(fsck)
         self._lacks()

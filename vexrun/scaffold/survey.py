@@ -121,6 +121,7 @@ class Survey:
     programs: list[Program]
     crates: list[RustProgram]
     required: list[str]
+    prepare: tuple[str, Place] | None = None  # PRE_BUILD of a dkms.conf
 
     @property
     def filesystems(self) -> list[ModuleFacts]:
@@ -173,7 +174,17 @@ def survey_tree(root: Path) -> Survey:
         required=[
             name for name in ("Kbuild", "Makefile", "LICENSE", "COPYING") if Path(name) in files
         ],
+        prepare=_pre_build(root / "dkms.conf") if Path("dkms.conf") in files else None,
     )
+
+
+def _pre_build(path: Path) -> tuple[str, Place] | None:
+    """What DKMS runs at the top of the tree before make, unless it asks DKMS' own variables."""
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+        found = re.match(r"""\s*PRE_BUILD=(["']?)([^"'$`]+)\1\s*(#.*)?$""", line)
+        if found:
+            return f"./{found[2].strip().removeprefix('./')}", Place(Path(path.name), number)
+    return None
 
 
 def _make_files_seen(files: Iterable[Path]) -> str:

@@ -35,7 +35,9 @@ def make_job(check: str, subject: Subject, release: str, place: Workplace, jobs:
         # A subject's own -Werror must not end the build at the first of the further warnings.
         variables += " CFLAGS_MODULE=-Wno-error"
     directory = place.tree / subject.module.dir
-    script = (
+    prepare = subject.module.prepare
+    script = f"cd {shlex.quote(str(place.tree))} && {{ {prepare}\n}} && " if prepare else ""
+    script += (
         f"make --keep-going --print-directory -C /lib/modules/{shlex.quote(release)}/build "
         f"M={shlex.quote(str(directory))} {make_assignments(make_vars)} {variables} "
         f"-j{jobs} modules"

@@ -6,15 +6,15 @@
 # modules have the same sha256 (M= is embedded in a module, so the directory matters).
 #
 # usage: build.sh --source DIR --dir DIR --subdir DIR --ko FILE --release REL --logs DIR
-#                 --tools-dir DIR --jobs N [--make-var K=V]... [--tool NAME COMMAND]...
-#                 [--crate DIR BIN]...
+#                 --tools-dir DIR --jobs N [--prepare COMMAND] [--make-var K=V]...
+#                 [--tool NAME COMMAND]... [--crate DIR BIN]...
 #
 # Prints one JSON line for each step: {"step": NAME, "ok": BOOL, "reason": TEXT, "seconds": N}.
 # Exits 0 when every step was ok, 1 when one failed, 2 when it could not start.
 # shellcheck disable=SC2317 # functions are called through step()
 set -uo pipefail
 
-source='' dir='' subdir=. ko='' release='' logs='' tools='' jobs=0
+source='' dir='' subdir=. ko='' release='' logs='' tools='' prepare='' jobs=0
 make_vars=() tool_names=() tool_commands=() crate_dirs=() crate_bins=()
 while [ $# -gt 0 ]; do
     case $1 in
@@ -26,6 +26,7 @@ while [ $# -gt 0 ]; do
         --logs) logs=$2; shift 2 ;;
         --tools-dir) tools=$2; shift 2 ;;
         --jobs) jobs=$2; shift 2 ;;
+        --prepare) prepare=$2; shift 2 ;;
         --make-var) make_vars+=("$2"); shift 2 ;;
         --tool) tool_names+=("$2"); tool_commands+=("$3"); shift 3 ;;
         --crate) crate_dirs+=("$2"); crate_bins+=("$3"); shift 3 ;;
@@ -62,6 +63,7 @@ tar -C "$source" --anchored --exclude-from="$excluded" --no-anchored \
     --exclude=Module.symvers --exclude=modules.order -cf - . |
     tar -C "$dir" --no-same-owner -xf - || refuse "cannot copy '$source' to '$dir'."
 : >"$dir.started"
+: >"$logs/module.log"
 
 clean() { # run a command in the environment that both builders share
     env -i PATH="$PATH" HOME="$dir" LC_ALL=C.UTF-8 SOURCE_DATE_EPOCH=0 \
@@ -73,10 +75,15 @@ clean() { # run a command in the environment that both builders share
 build_module() {
     local where=$dir built
     [ "$subdir" = . ] || where=$dir/$subdir
+    if [ -n "$prepare" ]; then
+        cd "$dir" || return 1
+        clean bash -c "$prepare" >"$logs/module.log" 2>&1 ||
+            { echo "what prepares the build (module.prepare) ended with exit status $?"; return 1; }
+    fi
     cd "$where" || { echo "there is no directory '$subdir' in the source"; return 1; }
     # srcversion, always: it is how the loaded module is proven to be this file.
     clean make -C "/lib/modules/$release/build" M="$where" CONFIG_MODULE_SRCVERSION_ALL=y \
-        "${make_vars[@]}" -j"$jobs" modules >"$logs/module.log" 2>&1 ||
+        "${make_vars[@]}" -j"$jobs" modules >>"$logs/module.log" 2>&1 ||
         { echo "make failed for kernel $release"; return 1; }
     if [ ! -f "$where/$ko" ]; then
         built=$(find "$dir" -name '*.ko' -printf '%P ')
