@@ -62,19 +62,31 @@ def made(filesystem: Filesystem, in_guest: GuestPython, lacks: list[str], format
 
 @pytest.mark.needs_operations("write", "create", "persistence")
 def test_unreadable_content_is_an_error(
-    made: Any, faulty: FaultyDisk, filesystem: Filesystem, in_guest: GuestPython
+    made: Any,
+    faulty: FaultyDisk,
+    filesystem: Filesystem,
+    in_guest: GuestPython,
+    note: Callable[[str], None],
 ) -> None:
-    """Sectors of one file cannot be read: EIO there, everything else right, and no zeros."""
+    """Sectors of one file cannot be read: EIO there, everything else right, and no zeros.
+
+    A filesystem may read what was written last before it mounts, and refuse (nilfs2 does).
+    """
     sectors = faulty.sectors_with(guest_code.tag("victim"))
     if len(sectors) < 64:
         pytest.skip("the filesystem does not store content as it is written")
     middle = len(sectors) // 2
     bad = sectors[middle : middle + SECTORS_OF_4_KIB]
     faulty.fail([(sector, 1, "dead") for sector in bad])
-    filesystem.mount(faulty.path)
-    in_guest(guest_code.read_around_errors, filesystem.path, made)
-    faulty.fail([])
-    filesystem.drop_caches()
+    status, said = filesystem.try_mount(faulty.path)
+    if status == 0:
+        in_guest(guest_code.read_around_errors, filesystem.path, made)
+        faulty.fail([])
+        filesystem.drop_caches()
+    else:
+        note(f"Where a file's content cannot be read, it does not mount: {said}.")
+        faulty.fail([])
+        filesystem.mount(faulty.path)
     in_guest(verify, filesystem.path, made)
     filesystem.umount()
     filesystem.fsck(faulty.disk)
