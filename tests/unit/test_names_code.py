@@ -60,6 +60,21 @@ def test_a_name_that_is_only_gone_is_no_translation(
     assert names._respelled(tree) == {}
 
 
+def test_symbolic_links_that_are_too_long_are_a_limit(
+    names: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real = os.symlink
+
+    def refuse(target: str, path: str) -> None:
+        if len(target) > 32:
+            raise OSError(36, "File name too long")
+        real(target, path)
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    _, limit, sizeless = names.symlinked(str(tmp_path), [1, 13, 39, 40], [])
+    assert (limit, sizeless) == (39, False)
+
+
 def test_nothing_is_respelled_here(names: Any, tmp_path: Path) -> None:
     made, respelled = names.odd_names(str(tmp_path))
     assert respelled == {}

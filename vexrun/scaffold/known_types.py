@@ -32,7 +32,12 @@ class KnownType:
 
 KNOWN_TYPES: dict[str, KnownType] = {
     "apfs": KnownType(
-        "mkapfs {device}", "apfsprogs", 64, "apfsck {device}", options=("readwrite",)
+        "mkapfs {device}",
+        "apfsprogs",
+        64,
+        "apfsck {device}",
+        ("casesensitive", "mountedcheck"),
+        options=("readwrite",),
     ),
     "bfs": KnownType("mkfs.bfs {device}", "util-linux-extra", size_mib=16),
     "btrfs": KnownType(

@@ -75,8 +75,16 @@ def test_many_hard_links(survives: Scenario) -> None:
         pytest.param([1000, 1022], id="nearly-1KiB"),
     ],
 )
-def test_symbolic_links(survives: Scenario, lengths: list[int]) -> None:
-    survives(guest_code.symlinked, lengths)
+def test_symbolic_links(
+    survives: Scenario, lengths: list[int], note: Callable[[str], None]
+) -> None:
+    made, limit, sizeless = survives.run(guest_code.symlinked, lengths, survives.lacks)
+    survives.cool()
+    survives.verify(made, cleanup=True)
+    if limit is not None:
+        note(f"Symbolic links to {limit} bytes are refused (ENAMETOOLONG).")
+    if sizeless:
+        note("The size of a symbolic link is 0; POSIX has it be the length of its target.")
 
 
 @pytest.mark.needs_operations("symlink", "mkdir")
