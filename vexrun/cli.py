@@ -166,6 +166,9 @@ def test(
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop at the first test that fails.")
     ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="perf: a flame graph, counters, valgrind.")
+    ] = False,
     device: Annotated[
         str | None, typer.Option(metavar="NAME", help="With --target device: which one.")
     ] = None,
@@ -202,6 +205,7 @@ def test(
         fail_fast=fail_fast,
         isolation=isolation,
         core=core,
+        profile=profile,
         device=_device_request(device, seal, confirm, override),
     )
     if config.device is not None:

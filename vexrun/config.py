@@ -56,6 +56,7 @@ class RunConfig:
     fail_fast: bool = False
     isolation: Isolation = Isolation.GROUP
     core: bool = True
+    profile: bool = False
     device: DeviceRequest | None = None
     #: Set once guards, gate and a person have let the run on (vexrun.device.admission).
     admitted: Admitted | None = None
@@ -85,6 +86,7 @@ def make_config(
     fail_fast: bool = False,
     isolation: Isolation = Isolation.GROUP,
     core: bool = True,
+    profile: bool = False,
     device: DeviceRequest | None = None,
 ) -> RunConfig:
     """Check everything that can be checked before anything is built or started.
@@ -103,6 +105,11 @@ def make_config(
         categories = _allowed_by_owner(device, categories, only)
     if source is None and subject.subject.source is None:
         source = path.parent
+    if profile and not any(category.name == "perf" for category in categories):
+        raise ConfigError(
+            "--profile is for the category 'perf', which this run leaves out.",
+            hint="Leave out --profile, or let 'perf' run: --only perf --profile",
+        )
     categories, notes = without_missing(categories, only, subject, source)
     return RunConfig(
         subject=subject,
@@ -123,6 +130,7 @@ def make_config(
         fail_fast=fail_fast,
         isolation=isolation,
         core=core,
+        profile=profile,
         device=device,
     )
 

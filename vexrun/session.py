@@ -422,6 +422,7 @@ class Session:
             target_tools=str(spec.tools_dir),
             timeouts_s={row.name: row.timeout_s * slowdown for row in self.config.categories},
             slowdown=slowdown,
+            profile=self.config.profile,
         )
 
     def runnable_categories(self, builds: _Builds) -> list[Category]:

@@ -90,6 +90,8 @@ class RunContext(BaseModel):
     #: Tests that an earlier process of this run has run: they are not run again.
     done: list[str] = Field(default_factory=list)
     selection: Selection | None = None
+    #: Whether profiles were asked for (--profile).
+    profile: bool = False
     claim: DeviceClaim | None = None
 
     def command(self, template: str, **values: str) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from vexrun.profiling import SAMPLES, unfold
 from vexrun.report import plots, summary
+from vexrun.report.flame import flame_graph
 from vexrun.report.printable import one_line, printable, shortened
 from vexrun.results.model import KernelEvent, Outcome, RunResults, TestResult, Verdict
 
@@ -56,6 +60,7 @@ def to_html(results: RunResults, console_tail: str = "") -> str:
         results=results,
         summary=summary,
         plots=plots,
+        flame=_flame(results),
         Outcome=Outcome,
         clean=summary.is_clean_pass(results),
         void=results.verdict is Verdict.ERROR,
@@ -80,6 +85,17 @@ def to_html(results: RunResults, console_tail: str = "") -> str:
         ],
         console_tail=printable(console_tail)[-TEXT_LIMIT:],
     )
+
+
+def _flame(results: RunResults) -> Markup:
+    """The flame graph of a run with --profile, whose samples lie in the run directory."""
+    samples = os.path.join(results.run_dir, SAMPLES)  # noqa: PTH118
+    # Unlike Path.is_file, this is False for what cannot be a path at all.
+    if not results.run_dir or not os.path.isfile(samples):  # noqa: PTH113
+        return Markup("")
+    with open(samples, errors="replace") as lines:  # noqa: PTH123
+        stacks = unfold(printable(line) for line in lines)
+    return flame_graph(stacks, Path(results.module.file or "").stem)
 
 
 def _entries(results: RunResults) -> list[TestEntry]:

@@ -1,0 +1,54 @@
+"""Work on the filesystem while perf takes samples of the whole machine; runs in the guest."""
+
+import os
+import signal
+import subprocess
+import time
+
+from perf_in_guest import metadata_rates
+
+#: Long enough for a few hundred samples where a processor gives a tenth of its speed.
+SECONDS = 12
+
+
+def recorded(root, output, renames, largest, command):
+    """Sample all processors while files are made, written, read and removed below `root`.
+
+    `command` is run as well, if there is one. Returns what perf said, and how often the work was
+    done. Raises AssertionError when perf or the command fails.
+    """
+    perf = subprocess.Popen(
+        ["perf", "record", "-q", "-a", "-g", "-e", "cpu-clock", "-F", "99", "-o", output],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        rounds, until = 0, time.monotonic() + SECONDS
+        while time.monotonic() < until:
+            metadata_rates(root, 40, renames)
+            _content(f"{root}/content", largest)
+            if command:
+                done = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
+                assert done.returncode == 0, f"'{command}' ended with {done.returncode}"
+            rounds += 1
+        early = perf.poll()
+    finally:
+        perf.send_signal(signal.SIGINT)
+        said = perf.communicate()[0].decode(errors="replace")
+    assert early is None, f"perf record ended by itself, with {early}: {said}"
+    assert os.path.exists(output), f"perf record left no data: {said}"
+    return said, rounds
+
+
+def _content(path, largest):
+    data = os.urandom(min(largest, 256 * 1024))
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    with open("/proc/sys/vm/drop_caches", "w") as caches:
+        caches.write("1")
+    with open(path, "rb") as file:
+        assert file.read() == data, "other content was read than was written"
+    os.unlink(path)
