@@ -584,6 +584,20 @@ def name_limit(root, lacks):
     return low
 
 
+#: What was removed may be freed later, by a thread (JFS) or with a transaction (APFS).
+_PATIENCE_S = 15.0
+
+
+def returned_space(path, before, slack):
+    """free_space, once as much is free as `before` but for `slack` bytes, or after a while."""
+    until = time.monotonic() + _PATIENCE_S
+    while True:
+        space = free_space(path)
+        if space["free"] >= before["free"] - slack or time.monotonic() > until:
+            return space
+        time.sleep(0.5)
+
+
 def free_space(path):
     """Free bytes, free inodes, block size and the other numbers of statfs."""
     sync_twice()

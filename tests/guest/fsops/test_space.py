@@ -14,8 +14,7 @@ from vexrun.subject import Subject
 pytestmark = pytest.mark.needs_operations("write", "create", "unlink", "statfs")
 
 KIB = 1024
-#: A directory may keep a block or two it grew by; a leak of a block a file is far beyond that.
-SLACK_BLOCKS = 4
+SLACK_BLOCKS = guest_code.SLACK_BLOCKS
 
 
 def _assert_same(before: dict[str, int], after: dict[str, int], when: str) -> None:
@@ -59,7 +58,7 @@ def test_free_space_shrinks_by_a_write_and_returns(
         assert full["ffree"] <= before["ffree"], "creating files made more inodes free"
     _settle(mounted, subject)
     _assert_same(full, in_guest(guest_code.space, mounted.path), "after a remount")
-    empty = in_guest(guest_code.empty_again, workdir, count)
+    empty = in_guest(guest_code.empty_again, workdir, count, before)
     _assert_same(before, empty, f"after {count} files were removed again")
     _settle(mounted, subject)
     _assert_same(before, in_guest(guest_code.space, mounted.path), "after the removal, remounted")

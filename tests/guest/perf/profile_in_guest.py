@@ -9,6 +9,7 @@ from perf_in_guest import metadata_rates
 
 #: Long enough for a few hundred samples where a processor gives a tenth of its speed.
 SECONDS = 12
+START_S = 120
 
 
 def recorded(root, output, renames, largest, command):
@@ -18,12 +19,13 @@ def recorded(root, output, renames, largest, command):
     done. Raises AssertionError when perf or the command fails.
     """
     perf = subprocess.Popen(
-        ["perf", "record", "-q", "-a", "-g", "-e", "cpu-clock", "-F", "99", "-o", output],
+        ["perf", "record", "-q", "-a", "-B", "-g", "-e", "cpu-clock", "-F", "99", "-o", output],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
     try:
+        _wait_for(output, perf)
         rounds, until = 0, time.monotonic() + SECONDS
         while time.monotonic() < until:
             metadata_rates(root, 40, renames)
@@ -39,6 +41,15 @@ def recorded(root, output, renames, largest, command):
     assert early is None, f"perf record ended by itself, with {early}: {said}"
     assert os.path.exists(output), f"perf record left no data: {said}"
     return said, rounds
+
+
+def _wait_for(output, perf):
+    """Until perf writes: under emulation starting it takes longer than the work itself."""
+    until = time.monotonic() + START_S
+    while not (os.path.exists(output) and os.path.getsize(output)):
+        assert perf.poll() is None, f"perf record ended at once: {perf.stdout.read().decode()}"
+        assert time.monotonic() < until, f"perf record did not begin within {START_S} s"
+        time.sleep(0.2)
 
 
 def _content(path, largest):
