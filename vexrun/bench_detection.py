@@ -1,9 +1,13 @@
-"""How long a broken kernel stays unnoticed, and what a clean machine costs, for `make bench`."""
+"""How long a broken kernel stays unnoticed, and what a clean machine costs, for `make bench`.
+
+Alone: `python -m vexrun.bench_detection [SUITE]`.
+"""
 
 from __future__ import annotations
 
 import re
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -15,7 +19,8 @@ from vexrun.config import Backend, TargetKind, make_config
 from vexrun.errors import InfrastructureError
 from vexrun.events import Event, TestFinished, ignore
 from vexrun.image.build import ensure_base
-from vexrun.image.suites import find_suite
+from vexrun.image.suites import DEFAULT_SUITE, find_suite
+from vexrun.interrupt import interruptible
 from vexrun.kbuild import BuildPlace
 from vexrun.layout import data_root
 from vexrun.output import say
@@ -35,6 +40,11 @@ _CANARIES = {
     "warn": r"WARNING: ",
     "oops-at-mount": r"BUG: ",
     "panic": r"Kernel panic",
+    "list-corruption": r"list_add corruption",
+    "use-after-free": r"(?:BUG \S+|\[Poison overwritten)",
+    "sleep-in-atomic": r"BUG: scheduling while atomic",
+    "busy-inodes": r"VFS: Busy inodes",
+    "blocked-at-mount": r"INFO: task ",
 }
 _RESTORES = 5
 _POLL_S = 0.02
@@ -150,10 +160,17 @@ def _restores_s(suite: str) -> list[float]:
 
 
 def report(suite: str) -> None:
-    """Print both figures."""
+    """Print both figures: a line for each class of event that the kernel has words for."""
     say("from the kernel's first line to the test that is blamed for it")
+    rows = {row.name: row for row in load_canaries()}
     for name in _CANARIES:
-        say(f"  {name:<20} {_latency_s(name, suite):8.1f} s")
+        kind = rows[name].event[0].value
+        say(f"  {kind:<10} {name:<20} {_latency_s(name, suite):8.1f} s")
     took = _restores_s(suite)
     say(f"a clean machine in the middle of a run, its kernel watched ({_RESTORES} times)")
     say(f"  median               {statistics.median(took):8.1f} s   at most {max(took):.1f} s")
+
+
+if __name__ == "__main__":
+    with interruptible():
+        report(*sys.argv[1:] or [DEFAULT_SUITE])

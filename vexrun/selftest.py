@@ -87,6 +87,7 @@ class Judged:
     got: str
     problems: list[str] = field(default_factory=list)
     void: bool = False  # the machine or vexrun broke: nothing was judged
+    kernel: str = ""
 
     @property
     def right(self) -> bool:
@@ -188,6 +189,7 @@ def run_canary(canary: Canary, suite: str, directory: Path) -> Judged:
         got(results),
         found,
         void=results.verdict not in _EXIT_CODES and canary.verdict in _EXIT_CODES,
+        kernel=results.target.kernel or "",
     )
 
 

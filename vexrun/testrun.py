@@ -64,6 +64,9 @@ from vexrun.vm.ssh import HOST_ALIAS
 _GRACE_AFTER_EVENT_S = 4.0
 #: but never for longer than this: a task in an oops or a lockup does not come back.
 _MAX_GRACE_S = 30.0
+#: Where the kernel says that a task hangs it has waited a minute itself, and the test has crashed
+#: whether it still ends or not: what is left is time for the report to be printed.
+_GRACE_AFTER_HANG_S = 6.0
 #: For the kernel check; of a guest that answers nothing any more; and of one that is given up,
 #: where the console has what matters.
 _CHECK_S = 60.0
@@ -432,8 +435,7 @@ class _Conversation:
             if self._trouble_since is None and target.believes_trouble():
                 self._trouble_since = time.monotonic()
             if self._trouble_since is not None:
-                grace = min(_MAX_GRACE_S, _GRACE_AFTER_EVENT_S * target.slowdown)
-                if time.monotonic() - self._trouble_since > grace:
+                if time.monotonic() - self._trouble_since > _grace_s(target):
                     return "the test did not end after the kernel event"
             elif (hang := target.notice_hang(self._begun, self._limit())) is not None:
                 self._hang = hang
@@ -663,6 +665,12 @@ class _Conversation:
 
     def _category(self, identifier: str) -> Category:
         return self.categories[identifier.split("/", 1)[0]]
+
+
+def _grace_s(target: Target) -> float:
+    """How long a test may go on after the kernel said something bad."""
+    usual = min(_MAX_GRACE_S, _GRACE_AFTER_EVENT_S * target.slowdown)
+    return min(usual, _GRACE_AFTER_HANG_S) if target.console.hanging else usual
 
 
 def _outcome_of(raw: str, message: str, check: KernelCheck) -> tuple[Outcome, str]:

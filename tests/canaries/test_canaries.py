@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from vexrun.canary_record import keep
 from vexrun.selftest import Canary, load_canaries, run_canary
 
 pytestmark = pytest.mark.vm
@@ -22,4 +23,5 @@ def parameters() -> list[Any]:
 @pytest.mark.parametrize("canary", parameters())
 def test_canary_is_called_what_it_is(canary: Canary, tmp_path: Path, suite: str) -> None:
     judged = run_canary(canary, suite, tmp_path)
+    keep(judged, suite)
     assert not judged.problems, f"{judged.got}; results: {judged.run_dir}"

@@ -100,3 +100,29 @@ def test_the_tail_is_what_a_person_reads(log: Path, follower: ConsoleFollower) -
     say(log, b"one\ntwo\n\xffthree")
     follower.poll()
     assert follower.tail(2) == "two\n\ufffdthree"
+
+
+HUNG = (LOGS / "hung_task-6.12.log").read_bytes()
+
+
+def test_a_report_of_a_hang_is_known_before_it_is_complete(
+    log: Path, follower: ConsoleFollower
+) -> None:
+    begins = HUNG.index(b"INFO: task")
+    line = HUNG.rindex(b"\n", 0, begins) + 1
+    assert not follower.hanging
+    say(log, HUNG[line : HUNG.index(b"\n", begins) + 1])
+    follower.poll()
+    assert follower.trouble
+    assert follower.hanging
+    follower.flush()
+    assert follower.hanging
+
+
+def test_a_hang_beside_something_worse_is_not_only_a_hang(
+    log: Path, follower: ConsoleFollower
+) -> None:
+    say(log, HUNG[HUNG.rindex(b"\n", 0, HUNG.index(b"INFO: task")) + 1 :] + b"\n" + OOPS)
+    follower.poll()
+    assert follower.trouble, "the oops is not complete"
+    assert not follower.hanging

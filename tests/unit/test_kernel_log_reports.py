@@ -355,3 +355,55 @@ def test_blocked_task_is_not_blamed_on_what_other_cpus_do() -> None:
     log = LOGS.parent / "hangs" / "blocked-while-asked-6.12.log"
     titles = {event.title for event in parse(log.read_bytes(), "burrow_main")}
     assert titles == {"task python3 blocked in burrow_put_super", "task python3 blocked"}
+
+
+@pytest.mark.parametrize(
+    ("said", "event_class", "title"),
+    [
+        (
+            "kobject (00000000c0ffee00): tried to init an initialized object, something is "
+            "seriously wrong.",
+            "unload",
+            "kobject: tried to init an initialized object",
+        ),
+        (
+            "kobject: kobject (00000000c0ffee00): must have a ktype to be initialized properly!",
+            "unload",
+            "kobject: must have a ktype to be initialized properly",
+        ),
+        (
+            "softirq: huh, entered softirq 6 TASKLET 00000000c0ffee00 with preempt_count 00000100, "
+            "exited with 00000101?",
+            "atomic",
+            "softirq TASKLET leaked atomic context",
+        ),
+        (
+            "mount: vmalloc error: size 4398046511104, exceeds total pages, mode:0xcc0(GFP_KERNEL)",
+            "memory",
+            "vmalloc: exceeds total pages",
+        ),
+        (
+            "getblk(): invalid block size 300 requested",
+            "memory",
+            "buffer of an invalid block size",
+        ),
+        (
+            "EXT4-fs error (device vda): ext4_readdir:258: inode #12: block 34: comm ls: path "
+            "/var/tmp/victim: bad entry in directory: rec_len % 4 != 0",
+            "memory",
+            "the guest's root filesystem is damaged: ext4_readdir",
+        ),
+    ],
+)
+def test_what_the_kernel_says_without_a_warning_is_an_event(
+    said: str, event_class: str, title: str
+) -> None:
+    """None of these sets a taint or prints WARNING: nothing else would tell."""
+    (event,) = parse(f"[   31.415926] {said}\n".encode(), "minix")
+    assert (event.event_class, event.title) == (event_class, title)
+
+
+def test_another_disk_than_the_root_disk_may_be_damaged() -> None:
+    """The tests damage media themselves."""
+    said = "EXT4-fs error (device vdb): ext4_readdir:258: inode #12: bad entry in directory"
+    assert parse(f"[   31.415926] {said}\n".encode(), "minix") == []

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from vexrun.kernel_log import decode_taint, explain_refusal, taint_delta, taint_notes
+from vexrun.kernel_log import (
+    decode_taint,
+    explain_insmod,
+    explain_refusal,
+    taint_delta,
+    taint_notes,
+)
 from vexrun.kernel_log.classes import SIGNATURES, classify
 from vexrun.results.model import KernelEvent
 
@@ -149,3 +155,21 @@ def test_signatures_without_a_log_of_their_own(line: str, name: str) -> None:
     found = classify(line)
     assert found is not None
     assert found[0].name == name
+
+
+@pytest.mark.parametrize(
+    ("said", "errno"),
+    [
+        ("insmod: ERROR: could not insert module /m/demo.ko: Invalid parameters\n", "-EINVAL"),
+        ("insmod: can't insert 'demo.ko': Unknown symbol in module", "-ENOENT"),
+        ("insmod: ERROR: could not insert module demo.ko: Invalid module format", "-ENOEXEC"),
+    ],
+)
+def test_what_insmod_makes_of_an_errno_is_not_believed(said: str, errno: str) -> None:
+    told = explain_insmod(said)
+    assert told is not None
+    assert f"init returned: {errno}" in told
+
+
+def test_what_insmod_says_plainly_needs_no_words_of_ours() -> None:
+    assert explain_insmod("insmod: ERROR: could not insert module a.ko: Input/output error") is None

@@ -295,7 +295,7 @@ def test_a_wrong_accusation_weighs_more_than_a_broken_machine() -> None:
 
 
 @pytest.fixture
-def judged_as(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def judged_as(home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Every canary that is run comes out so."""
 
     def prepare(*found: str, void: bool = False) -> None:
@@ -329,6 +329,19 @@ def test_the_command_ends_as_the_worst_of_them(
     for problem in found:
         assert problem in done.stdout
         assert "results: /runs/1" in done.stdout
+
+
+def test_the_table_holds_what_was_run_and_says_what_was_not(
+    judged_as: Callable[..., None],
+) -> None:
+    judged_as("it was let go")
+    CliRunner().invoke(app, ["selftest", "--only", "panic"])
+    done = CliRunner().invoke(app, ["selftest", "--table", "--only", "panic,loud"])
+    assert done.exit_code == 0
+    assert "| `panic` | fail, crashed, panic, 'planted panic' | **NO**: on trixie | not run |" in (
+        done.stdout
+    )
+    assert "| `loud` | pass | not run | not run |" in done.stdout
 
 
 def test_without_names_the_subset_is_run(judged_as: Callable[..., None]) -> None:

@@ -98,6 +98,7 @@ class FakeConsole:
     def __init__(self) -> None:
         self.events: list[KernelEvent] = []
         self.trouble = False
+        self.hanging = False
 
     def poll(self) -> None:
         """Nothing more to read."""
@@ -905,3 +906,13 @@ def test_a_device_that_is_gone_is_not_asked_to_unload(staged: Run) -> None:
     tests = staged(MOUNT)
     assert tests[M1].outcome is Outcome.CRASHED
     assert staged.teardown is None
+
+
+@pytest.mark.parametrize(("hanging", "seconds"), [(False, 30.0), (True, 6.0)])
+def test_of_a_task_that_hangs_no_more_is_expected(
+    tmp_path: Path, hanging: bool, seconds: float
+) -> None:
+    target = FakeTarget(tmp_path)
+    target.slowdown = 10.0
+    target.console.hanging = hanging
+    assert testrun._grace_s(target) == seconds  # type: ignore[arg-type]

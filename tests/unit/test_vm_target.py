@@ -251,3 +251,39 @@ def test_the_memory_of_a_kernel_that_died_can_be_had(guest: Guest) -> None:
     assert guest.target.dead_machine() is None
     machine.died = machine.lost_by_host = True
     assert guest.target.dead_machine() is None
+
+
+# -- a module that was found to hang ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changed", "seconds"),
+    [
+        ({}, 30),
+        ({"module_frame": None}, 60),
+        ({"title": "soft lockup in demo_spin"}, 60),
+        ({"event_class": "warning"}, 60),
+    ],
+    ids=["a task in the module", "another's task", "another hang", "no hang"],
+)
+def test_the_next_machine_waits_less_for_a_module_that_blocks(
+    guest: Guest, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], seconds: int
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(VmTarget, "slowdown", 1.0)
+    module: Any = guest.target.plan.subject.module
+    module.name = "demo"
+    machine: Any = SimpleNamespace(
+        set_clock_and_mount_source=lambda _limit, command: told.append(command)
+    )
+    guest.target._prepare(machine)
+    assert "echo 60 >/proc/sys/kernel/hung_task_timeout_secs" in told[0]
+    event = {
+        "event_class": "hang",
+        "title": "task mount blocked in demo_wait",
+        "module_frame": "demo_wait+0x1/0x2 [demo]",
+    }
+    guest.checks = [KernelCheck([KernelEvent(**{**event, **changed})])]
+    guest.target.check_kernel(60)
+    guest.target._prepare(machine)
+    assert f"echo {seconds} >/proc/sys/kernel/hung_task_timeout_secs" in told[1]

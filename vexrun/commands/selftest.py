@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from vexrun.canary_record import keep, load_record, table
 from vexrun.image.catalog import find_guest
 from vexrun.image.suites import DEFAULT_SUITE
 from vexrun.interrupt import interruptible
@@ -35,9 +36,17 @@ def selftest(
     show: Annotated[
         bool, typer.Option("--list", help="Say what there is, and run nothing.")
     ] = False,
+    markdown: Annotated[
+        bool,
+        typer.Option("--table", help="What each was last called on each suite, as Markdown."),
+    ] = False,
 ) -> None:
     """Test vexrun itself: modules with known bugs, and harmless twins, must be told apart."""
-    rows = choose_canaries(load_canaries(), split_names(only), every or (show and not only))
+    whole = (show or markdown) and not only
+    rows = choose_canaries(load_canaries(), split_names(only), every or whole)
+    if markdown:
+        print(table(rows, load_record()), end="")
+        return
     if show:
         stdout.print(_list(rows))
         return
@@ -58,6 +67,7 @@ def selftest(
 def _run(canary: Canary, suite: str) -> Judged:
     with tempfile.TemporaryDirectory(prefix="vexrun-selftest-") as directory:
         judged = run_canary(canary, suite, Path(directory))
+    keep(judged, suite)
     say(f"{_mark(judged):4} {canary.name} ({judged.seconds:.0f} s): {judged.got}")
     return judged
 

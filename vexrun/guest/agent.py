@@ -116,12 +116,17 @@ def exists(path: str) -> tuple[object, ...]:
     return ("ok", os.path.lexists(path))
 
 
+def resolve(path: str) -> tuple[object, ...]:
+    return ("ok", os.path.realpath(path))
+
+
 REQUESTS: dict[str, Callable[..., tuple[object, ...]]] = {
     "call": call_in_child,
     "run": command,
     "read": read,
     "write": write,
     "exists": exists,
+    "resolve": resolve,
 }
 
 

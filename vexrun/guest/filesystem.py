@@ -24,6 +24,8 @@ class Filesystem:
         self.path = MOUNT_POINT
         #: Files of a test that did not end may lie in its root: no other test wants them.
         self.spoiled = False
+        #: Sectors each disk had taken before its last mkfs.
+        self._before_mkfs: dict[str, int] = {}
 
     @property
     def type(self) -> str:
@@ -44,11 +46,27 @@ class Filesystem:
 
     def mkfs(self, disk: str) -> None:
         """Format a scratch disk; the test fails with what mkfs said when it does not work."""
+        self._note_sectors(disk)
         status, said = self.try_mkfs(disk)
         hint = ""
         if status == 127:
             hint = "; if the program comes from a Debian package, add it to subject.packages"
         assert status == 0, f"mkfs failed with exit status {status}: {said}{hint}"
+
+    def _note_sectors(self, disk: str) -> None:
+        """For a mount that fails: whether mkfs wrote anything. 'true' formats at mount."""
+        self._before_mkfs.pop(disk, None)
+        if self.is_block and (self.declared.mkfs or "true").strip() != "true":
+            written = self.scratch.sectors_written(disk)
+            if written is not None:
+                self._before_mkfs[disk] = written
+
+    def _left_blank(self, disk: str) -> bool:
+        """Whether mkfs said that it worked, and nothing has reached the disk since."""
+        if disk not in self._before_mkfs:
+            return False
+        self.scratch.flush(disk)
+        return self.scratch.sectors_written(disk) == self._before_mkfs[disk]
 
     def fsck(self, disk: str) -> None:
         """Run the declared fsck, when there is one, on an unmounted disk; it must find it clean."""
@@ -78,8 +96,9 @@ class Filesystem:
         status, said = self.try_mount(disk, *options, path=path)
         if status != 0:
             log = self.guest.run("dmesg | tail -n 5")[1].strip()
+            why = "; mkfs said it worked and has written nothing" if self._left_blank(disk) else ""
             raise AssertionError(
-                f"mount of type '{self.type}' fails with {said}\nlast kernel lines:\n{log}"
+                f"mount of type '{self.type}' fails with {said}{why}\nlast kernel lines:\n{log}"
             )
         self.assert_mounted(path)
 

@@ -105,6 +105,10 @@ class Guest:
     def exists(self, path: str) -> bool:
         return bool(self.agent.ask("exists", path, timeout_s=self.timeout_s)[1])
 
+    def resolve(self, path: str) -> str:
+        """The path behind every symbolic link."""
+        return str(self.agent.ask("resolve", path, timeout_s=self.timeout_s)[1])
+
     def check(self, command: str) -> str:
         """stdout of a command that must succeed; otherwise the test fails with what it said."""
         status, out, err = self.run(command)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vexrun.guest.context import BuiltModule, RunContext
 from vexrun.guest.protocol import SessionLink
-from vexrun.kernel_log import explain_refusal
+from vexrun.kernel_log import explain_insmod, explain_refusal
 
 if TYPE_CHECKING:
     from vexrun.guest.fixtures import Guest
@@ -44,8 +44,8 @@ class KernelModule:
         status, out, err = self.guest.run(command)
         if status != 0:
             log = self.guest.run("dmesg | tail -n 40")[1]
-            reason = explain_refusal(log, self.name)
             said = (err or out).strip()
+            reason = explain_refusal(log, self.name) or explain_insmod(said)
             raise AssertionError(
                 f"the kernel refused the module: {reason or said}\n# {command}\n{said}"
             )

@@ -67,6 +67,17 @@ class Scratch:
         digest: str = self.guest.call(disks_in_guest.digest, disk)
         return digest
 
+    def sectors_written(self, disk: str) -> int | None:
+        """How many sectors were ever written to the device or discarded; None if unknown."""
+        name = self.guest.resolve(disk).rpartition("/")[2]
+        fields = (self.guest.read(f"/sys/class/block/{name}/stat") or "").split()
+        # Documentation/block/stat.rst: 6 is written sectors, 13 discarded ones (since 4.18).
+        return int(fields[6]) + int(fields[13]) if len(fields) > 13 else None
+
+    def flush(self, disk: str) -> None:
+        """Write back what the block device's page cache still holds."""
+        self.guest.call(disks_in_guest.flush, disk)
+
     def for_writing(self, disk: str) -> str:
         """`disk`, which is about to be overwritten: one of ours, and on a device still free.
 

@@ -8,7 +8,7 @@ printed, `load` explains a refused insmod.
 
 from vexrun.kernel_log.classes import EventClass, Signature
 from vexrun.kernel_log.confirmation import Confirmation, confirm, dmesg_covers_from
-from vexrun.kernel_log.load import explain_refusal
+from vexrun.kernel_log.load import explain_insmod, explain_refusal
 from vexrun.kernel_log.parser import KernelLogParser, events_in_dmesg
 from vexrun.kernel_log.report import frames_in
 from vexrun.kernel_log.taint import decode_taint, taint_delta, taint_notes
@@ -22,6 +22,7 @@ __all__ = [
     "decode_taint",
     "dmesg_covers_from",
     "events_in_dmesg",
+    "explain_insmod",
     "explain_refusal",
     "frames_in",
     "taint_delta",

@@ -5,7 +5,8 @@ searched inside it: `DEBUG` contains `BUG`, and any text may be quoted in the mi
 Taken from the printk formats of Linux 6.1 to 6.18 (x86, and arm64 where it differs).
 
 Deliberately no events, because a healthy kernel says them while a filesystem is being tested:
-`EXT4-fs error` and other filesystems' own complaints about a medium, `Buffer I/O error`,
+`EXT4-fs error` and other filesystems' own complaints about a medium (but for the guest's root
+disk, which is sound: who damaged it wrote where it should not), `Buffer I/O error`,
 `I/O error, dev …`, `attempt to access beyond end of device`, `loading out-of-tree module taints
 kernel`, `module verification failed: … tainting kernel`, `workqueue: … hogged CPU` and
 `perf: interrupt took too long` (usual under TCG), `WARNING: Spectre v2 mitigation …`.
@@ -85,6 +86,7 @@ _DATA_CORRUPTION = frozenset(
         "duplicate_proc",
         "duplicate_cache",
         "proc_leftover",
+        "kobject_misuse",
         "blocking_ops",
         "initcall_imbalance",
         "rcu_context_switch",
@@ -338,6 +340,13 @@ SIGNATURES: tuple[Signature, ...] = (
         r"BUG: workqueue leaked (?:lock|atomic)|workqueue: .{1,80} leaked (?:lock|atomic)",
         "workqueue function leaked a lock or atomic context{where}",
     ),
+    Signature(  # no stack, no WARNING, no taint
+        "softirq_leaked_atomic",
+        _ATOMIC,
+        r"(?:softirq: )?huh, entered softirq \d+ (?P<what>\w+) .* with preempt_count \w+, exited ",
+        "softirq {what} leaked atomic context",
+        single=True,
+    ),
     Signature(
         "blocking_ops",
         _ATOMIC,
@@ -428,16 +437,23 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature(
         "duplicate_kobject",
         _UNLOAD,
-        r"kobject: kobject_add_internal failed for (?P<path>\S+) with -EEXIST",
+        r"(?:kobject: )?kobject_add_internal failed for (?P<path>\S+) with -EEXIST",
         "duplicate kobject {path}",
         continues=frozenset({"duplicate_name"}),
     ),
     Signature(
         "kobject_misuse",
         _UNLOAD,
-        r"kobject: '(?P<path>[^']*)' \([^)]*\): (?P<what>tried to init an initialized object|"
-        r"is not initialized, yet kobject_\w+\(\) is being called)",
+        r"kobject: '(?P<path>[^']*)' \([^)]*\): (?P<what>is not initialized, yet kobject_\w+\(\) "
+        r"is being called)",
         "kobject {path}: {what}",
+    ),
+    Signature(  # a stack, but no WARNING and no taint; `kobject: ` before it since Linux 6.3
+        "kobject_init",
+        _UNLOAD,
+        r"(?:kobject: )?kobject \([^)]*\): (?P<what>tried to init an initialized object|"
+        r"must have a ktype to be initialized properly|invalid kobject pointer)",
+        "kobject: {what}{where}",
     ),
     Signature(
         "duplicate_proc",
@@ -525,6 +541,13 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature(
         "odebug", _MEMORY, r"ODEBUG: (?P<what>\w+(?: \w+)?) ", "ODEBUG: {what} object{where}"
     ),
+    Signature(  # no WARNING and no taint; the root disk of our machines is the first one
+        "root_damaged",
+        _MEMORY,
+        r"EXT4-fs error \(device vda\d*\): (?P<func>\w+)",
+        "the guest's root filesystem is damaged: {func}",
+        single=True,
+    ),
     Signature("kmemleak", _MEMORY, r"unreferenced object 0x[0-9a-f]+", "memory leak{where}"),
     Signature(
         "kmemleak_summary",
@@ -560,6 +583,19 @@ SIGNATURES: tuple[Signature, ...] = (
         r".{1,32}: page allocation failure: order:(?P<order>\d+)",
         "page allocation failure of order {order}{where}",
         patience=40,
+    ),
+    Signature(
+        "vmalloc",
+        _MEMORY,
+        r".{1,32}: (?:vmalloc error: size \d+, (?P<what>[a-z_ ]+)|vmalloc: allocation failure)",
+        "vmalloc: {what}{where}",
+        patience=40,
+    ),
+    Signature(  # a stack, but no WARNING and no taint
+        "block_size",
+        _MEMORY,
+        r"getblk\(\): invalid block size \d+ requested",
+        "buffer of an invalid block size{where}",
     ),
     # -- load
     *(

@@ -114,6 +114,30 @@ REFUSALS: tuple[Refusal, ...] = (
     ),
 )
 
+#: How insmod (kmod, busybox) words these errors, whoever returned them (tools/insmod.c of kmod).
+_INSMOD_WORDS = {
+    "EINVAL": "Invalid parameters",
+    "ENOENT": "Unknown symbol in module",
+    "ESRCH": "Module has wrong symbol version",
+    "ENOEXEC": "Invalid module format",
+}
+
+
+def explain_insmod(said: str) -> str | None:
+    """What insmod's words are worth where the kernel gave no reason; None where they are plain.
+
+    The module loader prints a line for each of these errors of its own, so one without a line
+    comes from the module's init.
+    """
+    for errno, words in _INSMOD_WORDS.items():
+        if said.rstrip().endswith(words):
+            return (
+                f"the kernel gave no reason, so this is most likely what init returned: -{errno}, "
+                f"which insmod always words '{words}'"
+            )
+    return None
+
+
 _COMPILED = tuple((refusal, re.compile(refusal.pattern)) for refusal in REFUSALS)
 
 

@@ -86,6 +86,11 @@ class KernelLogParser:
         """Whether a report is open: something bad was seen that feed() has not returned yet."""
         return self._open is not None
 
+    @property
+    def pending_class(self) -> EventClass | None:
+        """Of which class the open report is so far; None when there is none."""
+        return None if self._open is None else self._open.event_class
+
     # -- one kernel line
 
     def _take(self, line: LogLine, events: list[KernelEvent]) -> None:

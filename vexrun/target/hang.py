@@ -25,6 +25,8 @@ FLOOD_BYTES = 4 << 20
 #: stuck. The kernel's own detectors speak after 60 s (lockups, RCU) and BLOCKED_S.
 STUCK_S = 120.0
 BLOCKED_S = 60
+#: On the machines that follow one on which the kernel found a task blocked in the module.
+BLOCKED_AGAIN_S = 30
 _EXCERPT_LINES = 60
 
 _BLOCKED, _BACKTRACES = "Show Blocked State", "Show backtrace of all active CPUs"
@@ -147,6 +149,12 @@ def _head(line: str) -> str:
     if cpu := _CPU.search(line):
         return f"livelock: CPU {cpu['cpu'] or cpu['other']} runs in"
     return ""
+
+
+def is_blocked_task(event: KernelEvent) -> bool:
+    """Whether the kernel says that a task has waited in the module for too long."""
+    hang = event.event_class == EventClass.HANG
+    return hang and event.module_frame is not None and event.title.startswith("task ")
 
 
 def with_culprit(events: list[KernelEvent], culprit: Culprit | None) -> list[KernelEvent]:

@@ -16,6 +16,7 @@ from vexrun.results.model import TargetInfo
 from vexrun.settings import MachineSettings
 from vexrun.subject import Subject
 from vexrun.target.hang import (
+    BLOCKED_AGAIN_S,
     BLOCKED_S,
     FLOOD_BYTES,
     STUCK_S,
@@ -23,6 +24,7 @@ from vexrun.target.hang import (
     Schedule,
     StuckWatch,
     find_culprit,
+    is_blocked_task,
     kernel_answers,
     look_command,
     waiting_in,
@@ -86,6 +88,7 @@ class VmTarget:
         self._asked = 0.0
         self._test_offset = 0
         self._explained: HangReport | None = None  # of the running test
+        self._blocked_s = BLOCKED_S
 
     # -- life -------------------------------------------------------------------------------
 
@@ -147,7 +150,7 @@ class VmTarget:
         machine.set_clock_and_mount_source(
             60 * self.slowdown,
             f"printf %s {shlex.quote(block)} >/etc/modprobe.d/vexrun-subject.conf && "
-            f"echo {BLOCKED_S} >/proc/sys/kernel/hung_task_timeout_secs && "
+            f"echo {self._blocked_s} >/proc/sys/kernel/hung_task_timeout_secs && "
             "echo 10 >/proc/sys/kernel/hung_task_check_interval_secs",
         )
 
@@ -261,6 +264,12 @@ class VmTarget:
 
     def check_kernel(self, timeout_s: float) -> KernelCheck:
         """What the kernel did since the last check (see KernelWatch)."""
+        check = self._check_kernel(timeout_s)
+        if any(is_blocked_task(event) for event in check.events):
+            self._blocked_s = BLOCKED_AGAIN_S
+        return check
+
+    def _check_kernel(self, timeout_s: float) -> KernelCheck:
         if self._watch is None:
             raise TargetLostError("There is no machine.")
         ended, hang = self.ended(), HangReport("")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from vexrun.kernel_log import KernelLogParser
+from vexrun.kernel_log import EventClass, KernelLogParser
 from vexrun.results.model import KernelEvent
 
 #: Bytes of recent output kept to look for marks in; more than one read, so none slips through.
@@ -49,6 +49,14 @@ class ConsoleFollower:
     def trouble(self) -> bool:
         """Whether something bad is being printed right now."""
         return self._parser.pending
+
+    @property
+    def hanging(self) -> bool:
+        """Whether all the trouble there is are tasks and processors that do not come back."""
+        classes = {event.event_class for event in self.events}
+        if (pending := self._parser.pending_class) is not None:
+            classes.add(pending.value)
+        return classes == {EventClass.HANG.value}
 
     def wait_for(self, text: str, timeout_s: float) -> bool:
         """Read on until `text` has been seen among the recent output."""
