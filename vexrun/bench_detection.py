@@ -24,7 +24,6 @@ from vexrun.interrupt import interruptible
 from vexrun.kbuild import BuildPlace
 from vexrun.layout import data_root
 from vexrun.output import say
-from vexrun.results.model import BAD
 from vexrun.rundir import find_run
 from vexrun.selftest import load_canaries, plant
 from vexrun.session import run_session
@@ -80,7 +79,7 @@ class FirstSight:
 
 def blamed_after(first_line_at: float | None, events: Sequence[Event]) -> float:
     """Seconds from the kernel's first line to the verdict on the test that ran."""
-    told = [e.at for e in events if isinstance(e, TestFinished) and e.result.outcome in BAD]
+    told = [e.at for e in events if isinstance(e, TestFinished) and e.result.is_bad]
     if first_line_at is None or not told:
         raise InfrastructureError(
             "The canary was not noticed, so there is nothing to measure.",

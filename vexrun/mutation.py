@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from vexrun.categories import CATEGORIES
 from vexrun.errors import ConfigError, ExitCode
 from vexrun.image.locking import exclusive
-from vexrun.results.model import BAD, RunResults, Verdict
+from vexrun.results.model import RunResults, Verdict
 from vexrun.subrun import SubRun, run_test
 from vexrun.tree import copy_clean, measure
 from vexrun.validation import demand_known, demand_unique, read_toml, validate
@@ -287,7 +287,7 @@ def judge(run: SubRun) -> tuple[Fate, str, str, str]:
         return Fate.VOID, "", "", run.said
     if results.verdict is Verdict.PASS:
         return Fate.SURVIVED, "", "", ""
-    bad = [test for test in results.tests if test.outcome in BAD]
+    bad = [test for test in results.tests if test.is_bad]
     if results.verdict is not Verdict.FAIL or not bad:
         return Fate.VOID, "", "", run.said
     first = bad[0]

@@ -42,7 +42,6 @@ from vexrun.memory_image.keeping import MemoryImages
 from vexrun.module_file import ModuleFile
 from vexrun.report import write_reports
 from vexrun.results.model import (
-    BAD,
     ModuleInfo,
     RunResults,
     SubjectInfo,
@@ -515,7 +514,7 @@ class Session:
     def stops_at(self, result: TestResult) -> bool:
         """With --fail-fast, and on a device, whether a test that ended so is the last one."""
         config = self.config
-        bad = result.outcome in BAD and not is_expected(result, config.expectations)
+        bad = result.is_bad and not is_expected(result, config.expectations)
         return bad and (config.fail_fast or config.admitted is not None)
 
     def memory_images(self) -> MemoryImages | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vexrun.categories import CATEGORIES
 from vexrun.errors import ExitCode
-from vexrun.results.model import BAD, EXECUTED, KernelEvent, Outcome, RunResults, Verdict
+from vexrun.results.model import EXECUTED, KernelEvent, Outcome, RunResults, Verdict
 
 _EXIT_CODES = {
     Verdict.PASS: ExitCode.PASS,
@@ -43,7 +43,7 @@ def judge(results: RunResults, *, interrupted: bool = False) -> None:
 def _findings(results: RunResults) -> list[str]:
     """What is wrong with the subject."""
     reasons = [results.build_failure] if results.build_failure else []
-    bad = [test for test in results.tests if test.outcome in BAD]
+    bad = [test for test in results.tests if test.is_bad]
     for outcome in (Outcome.CRASHED, Outcome.HUNG, Outcome.FAILED):
         matching = [test.id for test in bad if test.outcome is outcome]
         if matching:

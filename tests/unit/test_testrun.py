@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from vexrun import testrun
+from vexrun import conversation
 from vexrun.categories import CATEGORIES, Category
 from vexrun.device.staged import StagedTestRun
 from vexrun.errors import InfrastructureError, InterruptedRunError, TargetLostError
@@ -211,7 +211,7 @@ def without_target(tmp_path: Path, make_subject: Callable[..., Any]) -> Run:
 
 @pytest.fixture
 def run(tmp_path: Path, make_subject: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setattr(testrun, "_GRACE_AFTER_EVENT_S", 0.2)
+    monkeypatch.setattr(conversation, "_GRACE_AFTER_EVENT_S", 0.2)
     limits = {"mount": 60.0, "fsops": 60.0}
     context = RunContext(subject=make_subject(), source=tmp_path, timeouts_s=limits)
     return Run(tmp_path, context, FakeTarget(tmp_path))
@@ -445,7 +445,7 @@ def test_a_mute_guest_is_not_waited_for_again(run: Run, mute: bool) -> None:
     run.target.mute = mute
     run.plans["mount"] = [collected(M1), *whole(M1, "hung", "no answer within 20 s")]
     run(MOUNT)
-    assert run.target.patience[0] == (testrun._MUTE_CHECK_S if mute else 60.0)
+    assert run.target.patience[0] == (conversation._MUTE_CHECK_S if mute else 60.0)
 
 
 def test_what_the_kernel_says_after_a_failed_category_is_not_lost(run: Run) -> None:
@@ -915,4 +915,4 @@ def test_of_a_task_that_hangs_no_more_is_expected(
     target = FakeTarget(tmp_path)
     target.slowdown = 10.0
     target.console.hanging = hanging
-    assert testrun._grace_s(target) == seconds  # type: ignore[arg-type]
+    assert conversation._grace_s(target) == seconds  # type: ignore[arg-type]

@@ -108,6 +108,11 @@ class TestResult(_Model):
     kernel_events: list[KernelEvent] = Field(default_factory=list)
     expectation: str | None = None  # why an xfailed test is expected to fail
 
+    @property
+    def is_bad(self) -> bool:
+        """Whether this test alone makes the run fail."""
+        return self.outcome in BAD
+
 
 class SubjectInfo(_Model):
     name: str
