@@ -124,6 +124,55 @@ def test_a_boot_by_its_own_switch_is_nobodys_crash(shelf: Shelf) -> None:
     assert "dead man's switch" in check.log_lost
 
 
+def test_a_switch_that_acts_while_the_connection_stands_is_nobodys_failure(shelf: Shelf) -> None:
+    """The words to it go over a connection of their own."""
+    shelf.target._kmsg = SimpleNamespace(  # type: ignore[assignment]
+        switch_acts=True, close=lambda: None
+    )
+    check = shelf.target.check_kernel(10)
+    assert check.events == []
+    assert "dead man's switch has acted" in check.log_lost
+
+
+def test_a_switch_that_acts_during_the_last_test_is_seen_in_its_check(shelf: Shelf) -> None:
+    kmsg = SimpleNamespace(switch_acts=False, close=lambda: None)
+    shelf.target._kmsg = kmsg  # type: ignore[assignment]
+
+    def check(_: float) -> KernelCheck:
+        kmsg.switch_acts = True
+        return KernelCheck()
+
+    shelf.target._watch = SimpleNamespace(check=check, dmesg="")  # type: ignore[assignment]
+    assert "dead man's switch has acted" in shelf.target.check_kernel(10).log_lost
+
+
+def test_words_to_the_switch_go_on_over_another_connection(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = SimpleNamespace(broken=False, close=lambda: None)
+    monkeypatch.setattr(device_module, "SignOfLife", lambda _: again)
+    shelf.target._life = SimpleNamespace(broken=True, close=lambda: None)  # type: ignore[assignment]
+    assert shelf.target.ended() is None
+    assert shelf.target._life is again  # type: ignore[comparison-overlap]
+
+
+def test_a_connection_after_the_switch_has_acted_is_not_as_before(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    asked: list[str] = []
+
+    def run(command: str, **_: Any) -> Any:
+        asked.append(command)
+        return SimpleNamespace(returncode=1)
+
+    shelf.target.shell = SimpleNamespace(  # type: ignore[assignment]
+        run=run, disconnect=lambda: None
+    )
+    assert not shelf.target._answers_as_before()
+    assert "vexrun-deadman" in asked[0]
+
+
 def test_a_lost_connection_is_nobodys_crash(shelf: Shelf) -> None:
     shelf.beats, shelf.connected = False, False
     check = shelf.target.check_kernel(10)

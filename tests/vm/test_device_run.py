@@ -10,15 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import CHECKOUT, Run
-from playing_device import PlayedDevice, played_device
+from playing_device import DISK_MIB, PlayedDevice, played_device
 
 from vexrun.device.confirmation import token_of
 from vexrun.device.description import load_device
+from vexrun.errors import VexrunError
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
@@ -31,10 +33,6 @@ OVERRIDE = "tests of vexrun itself"
 @pytest.fixture(scope="module")
 def shelf(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlayedDevice]:
     with played_device(suite, tmp_path_factory.mktemp("device")) as device:
-        device.run("dd if=/dev/zero of=/dev/disk/by-id/virtio-vexrun-scratch0 bs=1M count=1")
-        device.run(
-            "dd if=/dev/zero of=/dev/disk/by-id/virtio-vexrun-scratch0 bs=1M seek=191 count=1"
-        )
         yield device
 
 
@@ -43,7 +41,9 @@ Arguments = Callable[..., list[str]]
 
 @pytest.fixture
 def on_shelf(shelf: PlayedDevice, tmp_path: Path) -> Arguments:
-    """The arguments that name the device, with the token of its disk."""
+    """The arguments that name the device, with the token of its disk, which is blank."""
+    for place in ("count=1", f"seek={DISK_MIB - 1} count=1"):
+        shelf.run(f"dd if=/dev/zero of={DISK} bs=1M conv=fsync status=none {place}")
 
     def arguments(more: str = NETCONSOLE, **changed: str) -> list[str]:
         file = tmp_path / "shelf.toml"
@@ -57,6 +57,7 @@ def on_shelf(shelf: PlayedDevice, tmp_path: Path) -> Arguments:
 
 def canary(directory: Path, bug: str) -> Path:
     source = directory / "canaryfs"
+    directory.mkdir(exist_ok=True)
     shutil.copytree(CANARYFS, source)
     text = (source / "vexrun.toml").read_text()
     planted = f'[module]\nmake_vars = {{ CANARY = "{bug}" }}\n' if bug else "[module]\n"
@@ -178,34 +179,97 @@ def test_the_first_failure_ends_the_run_and_the_disk_is_kept(
     assert len(bad) == 1, ids(bad)
 
 
-@pytest.mark.slow
-def test_a_device_that_has_lost_us_helps_itself(
-    shelf: PlayedDevice, on_shelf: Arguments, tmp_path: Path
-) -> None:
-    """vexrun is killed with its module loaded: a minute later the module is gone."""
-    source = canary(tmp_path, "")
-    state = tmp_path / "state"
+def killed_run(
+    source: Path, arguments: list[str], state: Path, when: Callable[[], bool]
+) -> list[str]:
+    """A run that is killed as soon as `when` holds; the events it has left."""
     child = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "vexrun.cli", "test", str(source), "--only", "module,mount"),
-            *(*on_shelf(slowdown="2.0"), "--override", OVERRIDE),
-        ],
+        [*(sys.executable, "-m", "vexrun.cli", "test", str(source)), *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         stdin=subprocess.DEVNULL,
         env={**os.environ, "VEXRUN_STATE_DIR": str(state)},
         start_new_session=True,
     )
-    until = time.monotonic() + 300
-    while "canaryfs" not in shelf.run("cat /proc/modules"):
-        assert child.poll() is None and time.monotonic() < until
-        time.sleep(0.5)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    until = time.monotonic() + 300
-    while "dead man's switch: the module is not loaded" not in shelf.run("dmesg"):
-        assert time.monotonic() < until, shelf.run("dmesg | tail -n 5")
-        time.sleep(2)
+    try:
+        until = time.monotonic() + 400
+        while not when():
+            assert child.poll() is None and time.monotonic() < until
+            time.sleep(0.3)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    return (state / "runs" / "latest" / "events.jsonl").read_text().splitlines()
+
+
+def wait_for(what: Callable[[], bool], said: Callable[[], str], within_s: float) -> None:
+    until = time.monotonic() + within_s
+    while not what():
+        assert time.monotonic() < until, said()
+        time.sleep(3)
+
+
+def boot_id(shelf: PlayedDevice) -> str:
+    return shelf.run("cat /proc/sys/kernel/random/boot_id").strip()
+
+
+@pytest.mark.slow
+def test_a_device_that_has_lost_us_reboots_where_it_cannot_unload(
+    shelf: PlayedDevice, on_shelf: Arguments, tmp_path: Path
+) -> None:
+    """vexrun is killed while somebody sits in the mounted filesystem."""
+    was = boot_id(shelf)
+
+    def held() -> bool:
+        said = shelf.run(
+            'cd /mnt/vexrun 2>/dev/null && [ "$(df --output=fstype . | tail -n 1)" = canaryfs ] && '
+            "(sleep 900 >/dev/null 2>&1 &) && echo held || true"
+        )
+        return "held" in said
+
+    arguments = ["--only", "module,mount,fsops", "--override", OVERRIDE, *on_shelf(slowdown="2.0")]
+    killed_run(canary(tmp_path, ""), arguments, tmp_path / "state", held)
+
+    def answers_again() -> bool:
+        try:
+            return boot_id(shelf) != was
+        except VexrunError:
+            shelf.machine.shell.disconnect()
+            with suppress(VexrunError):
+                shelf.machine.connect(60)
+            return False
+
+    wait_for(answers_again, lambda: "it was not booted again", 500)
+    journal = shelf.run("journalctl --no-pager -q -k -b -1 | tail -n 20")
+    assert "no word from vexrun for 120 s" in journal
+    assert "the module cannot be unloaded: rebooting" in journal
     assert "canaryfs" not in shelf.run("cat /proc/modules")
-    events = (state / "runs" / "latest" / "events.jsonl").read_text().splitlines()
+
+
+@pytest.mark.slow
+def test_a_device_that_has_lost_us_helps_itself(
+    shelf: PlayedDevice, on_shelf: Arguments, tmp_path: Path
+) -> None:
+    """vexrun is killed with its module loaded: two minutes later the module is gone."""
+    was = boot_id(shelf)
+    settings = "cat /proc/sys/kernel/panic /proc/sys/kernel/panic_on_oops /proc/sys/kernel/sysrq"
+    before = shelf.run(settings)
+    arguments = ["--only", "module,mount", "--override", OVERRIDE, *on_shelf(slowdown="2.0")]
+    events = killed_run(
+        canary(tmp_path, ""),
+        arguments,
+        tmp_path / "state",
+        lambda: "canaryfs" in shelf.run("cat /proc/modules"),
+    )
     assert json.loads(events[0])["event"] == "RunDescribed"
+    said = "dead man's switch: the module is not loaded any more"
+    wait_for(lambda: said in shelf.run("dmesg"), lambda: shelf.run("dmesg | tail -n 5"), 300)
+    assert "canaryfs" not in shelf.run("cat /proc/modules")
+    gone = "test ! -e /run/vexrun && echo gone || true"
+    wait_for(lambda: "gone" in shelf.run(gone), lambda: shelf.run("ls /run/vexrun"), 120)
+    assert shelf.run(settings) == before
+    assert boot_id(shelf) == was
+    # Its windows are still over the disk: the next run is told so, and touches nothing.
+    again = vexrun("test", str(canary(tmp_path / "again", "")), *arguments)
+    assert again.returncode == 1
+    assert "A run of vexrun that was lost has left" in again.stderr

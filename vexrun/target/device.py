@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
 import time
-import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vexrun import process
 from vexrun.device import last_words, windows_in_guest
-from vexrun.device.connection import address_of, connect, device_inventory, recovery
+from vexrun.device.connection import (
+    address_of,
+    connect,
+    connection_directory,
+    device_inventory,
+    recovery,
+)
 from vexrun.device.description import CriticalMachines, Device
 from vexrun.device.differences import differences
 from vexrun.device.facts import Facts, read_facts
 from vexrun.device.guards import WINDOWS, Here, Phase, Question, demand, space_needed
 from vexrun.device.kernel_log import DeviceConsole, DeviceKmsg, NetconsoleListener
-from vexrun.device.safety_net import Net, SignOfLife, arm_script, disarm_script
+from vexrun.device.safety_net import STANDS, Net, SignOfLife, arm_script, disarm_script
 from vexrun.errors import InfrastructureError, TargetLostError, VexrunError
 from vexrun.guest.context import DeviceClaim
 from vexrun.guest.payload import GuestAgent, GuestPython
@@ -37,7 +42,6 @@ from vexrun.target.hang import (
 from vexrun.target.kernel_watch import KernelCheck, KernelWatch, silent_event
 from vexrun.target.leaving import umount_and_unload
 from vexrun.vm.heartbeat import Heartbeat
-from vexrun.vm.machine import runtime_dir
 from vexrun.vm.ssh import HOST_ALIAS, GuestShell, write_ssh_config
 from vexrun.vm.standing_shell import StandingShell
 
@@ -84,8 +88,8 @@ class DeviceTarget:
         self.on_start: Callable[[], None] | None = None
         #: Whether the disk keeps what the tests have left on it.
         self.keep_disk = False
-        self.directory = runtime_dir(f"vexrun-dev-{uuid.uuid4().hex[:8]}")
-        self.directory.mkdir(mode=0o700)
+        self._files = ExitStack()
+        self.directory = self._files.enter_context(connection_directory())
         self.shell = GuestShell(write_ssh_config(address_of(plan.device), self.directory))
         self._before: Facts | None = None
         self._windows: dict[str, str] = {}
@@ -219,6 +223,8 @@ class DeviceTarget:
                 self._connect_again()
             if not self._rebooted:
                 self._clear_disk()
+            elif self._used:
+                self._tell_of_disk()
             self.shell.run(
                 "exec bash --norc --noprofile -s",
                 timeout_s=2 * self._minute,
@@ -258,10 +264,14 @@ class DeviceTarget:
                 demand(self._question(facts, Phase.CLEARING))
                 call(windows_in_guest.blank, before.disk.path, before.disk.dev, _BLANKED)
         if self.keep_disk:
-            self._note(
-                f"The disk '{before.disk.by_id}' was left as the failed test left it. The next run "
-                "will ask for its signature to be released."
-            )
+            self._tell_of_disk()
+
+    def _tell_of_disk(self) -> None:
+        assert self._before is not None and self._before.disk is not None, "the device was open"
+        self._note(
+            f"The disk '{self._before.disk.by_id}' was left as the failed test left it. The next "
+            "run will ask for what it carries to be released, or wiped."
+        )
 
     def _reboot(self, why: str) -> None:
         """The last way to a kernel without the subject."""
@@ -285,7 +295,7 @@ class DeviceTarget:
         self._heartbeat = self._standing = self._kmsg = self._console = self._life = None
         self._watch = self._netconsole = None
         self.shell.disconnect()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self._files.close()
 
     # -- what it is -------------------------------------------------------------------------
 
@@ -349,6 +359,12 @@ class DeviceTarget:
 
     def ended(self) -> str | None:
         """Why the device cannot go on, None while it can."""
+        if self._ended is None and self._kmsg is not None and self._kmsg.switch_acts:
+            # It unloads the module under whatever runs: that is no failure of a test.
+            self._by_switch = True
+            self._ended = "the device lost vexrun, and its dead man's switch has acted"
+        if self._ended is None and self._life is not None and self._life.broken:
+            self._life = SignOfLife(self.shell)
         if self._ended is None and self._looks_gone():
             self._ended = self._find_out()
         return self._ended
@@ -401,9 +417,14 @@ class DeviceTarget:
         return "the device was booted again"
 
     def _answers_as_before(self) -> bool:
-        """Only a beat was missed: the shared connection carries commands, and it beats again."""
+        """Only a beat was missed: the shared connection carries commands, and it beats again.
+
+        A switch that has acted meanwhile has unloaded what was under test: then nothing is as
+        before, and a test that goes on would be blamed for that.
+        """
         try:
-            self.shell.run("true", timeout_s=self._minute / 2, check=True)
+            if self.shell.run(STANDS, timeout_s=self._minute / 2).returncode != 0:
+                return False
         except VexrunError:
             return False
         if self._heartbeat is not None:
@@ -461,9 +482,11 @@ class DeviceTarget:
         ended = self.ended()
         if ended is None:
             check = self._watch.check(timeout_s)
-            if check.answered:
+            ended = self.ended()  # what was read just now may say that the switch has acted
+            if ended is None and check.answered:
                 return check
-            self._ended = ended = self._find_out()
+            if ended is None:
+                self._ended = ended = self._find_out()
             if ended is None:
                 again = self._watch.check(3 * timeout_s)
                 events = [*check.events, *again.events]
