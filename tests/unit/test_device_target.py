@@ -13,6 +13,7 @@ from test_device_guards import FREE, description
 from vexrun.device.description import CriticalMachines
 from vexrun.device.facts import Facts
 from vexrun.errors import InfrastructureError, TargetLostError
+from vexrun.guest.payload import GuestCodeError
 from vexrun.results.model import DeviceInfo, KernelEvent
 from vexrun.target import device as device_module
 from vexrun.target.device import DevicePlan, DeviceTarget
@@ -197,6 +198,23 @@ def test_last_words_of_a_device_that_stays_away_count(shelf: Shelf) -> None:
 def test_a_check_without_an_answer_is_asked_once_more(shelf: Shelf) -> None:
     shelf.checks = [KernelCheck(answered=False), KernelCheck()]
     assert shelf.target.check_kernel(10).answered
+
+
+def test_what_fails_on_the_device_is_no_failed_test() -> None:
+    """Another run has the windows: that ends this one with a sentence, and no traceback."""
+
+    class Agent:
+        stopped = False
+
+        def stop(self) -> None:
+            self.stopped = True
+
+    calls = device_module._Calls(None, 1.0)  # type: ignore[arg-type]
+    agent = calls._agent = Agent()  # type: ignore[assignment]
+    with pytest.raises(InfrastructureError, match="has a 'vexrun-small' already") as caught, calls:
+        raise GuestCodeError("has a 'vexrun-small' already\n\nin the guest:\nTraceback")
+    assert "Traceback" in caught.value.evidence
+    assert agent.stopped
 
 
 def test_a_device_is_not_replaced_and_not_kept(shelf: Shelf) -> None:

@@ -10,17 +10,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import CHECKOUT, Run
-from playing_device import DISK_MIB, PlayedDevice, played_device
+from playing_device import (
+    DISK_MIB,
+    PlayedDevice,
+    played_device,
+    played_device_with_erst,
+)
 
 from vexrun.device.confirmation import token_of
 from vexrun.device.description import load_device
-from vexrun.errors import VexrunError
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
@@ -46,13 +49,16 @@ def on_shelf(shelf: PlayedDevice, tmp_path: Path) -> Arguments:
         shelf.run(f"dd if=/dev/zero of={DISK} bs=1M conv=fsync status=none {place}")
 
     def arguments(more: str = NETCONSOLE, **changed: str) -> list[str]:
-        file = tmp_path / "shelf.toml"
-        recovery = '[recovery]\nprocedure = "It is a virtual machine."\n'
-        file.write_text(shelf.file(more=f"{more}{recovery}", **changed))
-        token = token_of(load_device(str(file)))
-        return ["--target", "device", "--device", str(file), "--confirm", token]
+        return on_device(shelf, tmp_path / "shelf.toml", more, **changed)
 
     return arguments
+
+
+def on_device(shelf: PlayedDevice, file: Path, more: str, **changed: str) -> list[str]:
+    recovery = '[recovery]\nprocedure = "It is a virtual machine."\n'
+    file.write_text(shelf.file(more=f"{more}{recovery}", **changed))
+    token = token_of(load_device(str(file)))
+    return ["--target", "device", "--device", str(file), "--confirm", token]
 
 
 def canary(directory: Path, bug: str) -> Path:
@@ -92,6 +98,30 @@ def test_a_panic_is_caught_and_its_last_words_are_in_the_report(
     # Back as it was, and usable.
     assert shelf.run("cat /proc/sys/kernel/panic").strip() == "0"
     assert shelf.run("ls /run/vexrun 2>/dev/null || true") == ""
+
+
+@pytest.mark.slow
+def test_pstore_has_the_last_words_where_nothing_else_listens(
+    suite: str,
+    vexrun_test: Callable[..., Run],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A machine whose firmware keeps records, and no netconsole."""
+    (tmp_path / "machine").mkdir()
+    with played_device_with_erst(suite, tmp_path / "machine", monkeypatch) as shelf:
+        assert shelf.run("cat /sys/module/pstore/parameters/backend").strip() == "erst"
+        arguments = on_device(shelf, tmp_path / "shelf.toml", "")
+        source = canary(tmp_path, "PANIC_AT_MOUNT")
+        arguments += ["--only", "build,module,mount", "--override", OVERRIDE]
+        run = vexrun_test(str(source), *arguments)
+    assert run.status == 1, run.stderr
+    device = run.results["device"]
+    assert len(device["boot_ids"]) == 2
+    assert "pstore" in device["last_words"]
+    assert "planted panic" in run.results["kernel_events"][0]["title"]
+    kept = "".join(file.read_text() for file in (run.directory / "pstore").iterdir())
+    assert "planted panic" in kept
 
 
 def vexrun(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -214,36 +244,65 @@ def boot_id(shelf: PlayedDevice) -> str:
 
 
 @pytest.mark.slow
-def test_a_device_that_has_lost_us_reboots_where_it_cannot_unload(
+def test_a_device_without_a_network_reboots_what_it_cannot_unload(
     shelf: PlayedDevice, on_shelf: Arguments, tmp_path: Path
 ) -> None:
-    """vexrun is killed while somebody sits in the mounted filesystem."""
+    """Its cable is pulled while somebody sits in the mounted filesystem; nobody's test failed."""
     was = boot_id(shelf)
-
-    def held() -> bool:
-        said = shelf.run(
-            'cd /mnt/vexrun 2>/dev/null && [ "$(df --output=fstype . | tail -n 1)" = canaryfs ] && '
-            "(sleep 900 >/dev/null 2>&1 &) && echo held || true"
+    state = tmp_path / "state"
+    arguments = ["--only", "module,mount,fsops", "--override", OVERRIDE, "--json"]
+    arguments += on_shelf("", slowdown="2.0")
+    with (tmp_path / "results.json").open("wb") as results:
+        child = subprocess.Popen(
+            [*(sys.executable, "-m", "vexrun.cli", "test", str(canary(tmp_path, ""))), *arguments],
+            stdout=results,
+            stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "VEXRUN_STATE_DIR": str(state)},
         )
-        return "held" in said
-
-    arguments = ["--only", "module,mount,fsops", "--override", OVERRIDE, *on_shelf(slowdown="2.0")]
-    killed_run(canary(tmp_path, ""), arguments, tmp_path / "state", held)
-
-    def answers_again() -> bool:
         try:
-            return boot_id(shelf) != was
-        except VexrunError:
-            shelf.machine.shell.disconnect()
-            with suppress(VexrunError):
-                shelf.machine.connect(60)
-            return False
+            wait_for(lambda: sits_in(shelf) or child.poll() is not None, lambda: "no mount", 400)
+            assert child.poll() is None
+            console = shelf.machine.plan.console_log
+            begun = console.stat().st_size
+            shelf.machine.monitor.execute("set_link", name="net", up=False)
 
-    wait_for(answers_again, lambda: "it was not booted again", 500)
-    journal = shelf.run("journalctl --no-pager -q -k -b -1 | tail -n 20")
-    assert "no word from vexrun for 120 s" in journal
-    assert "the module cannot be unloaded: rebooting" in journal
-    assert "canaryfs" not in shelf.run("cat /proc/modules")
+            def said() -> str:
+                return console.read_bytes()[begun:].decode(errors="replace")
+
+            booted = "Linux version "
+            wait_for(lambda: booted in said(), lambda: said()[-2000:], 400)
+            shelf.machine.monitor.execute("set_link", name="net", up=True)
+            assert "no word from vexrun for 120 s" in said()
+            assert "the module cannot be unloaded: rebooting" in said()
+            assert child.wait(500) == 69
+        finally:
+            child.kill()
+            child.wait()
+            shelf.machine.monitor.execute("set_link", name="net", up=True)
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["verdict"] == "error", found["reasons"]
+    assert not [test for test in found["tests"] if test["outcome"] in ("failed", "crashed")]
+    assert any("dead man's switch" in test["message"] for test in found["tests"])
+    assert found["device"]["last_words"] == ["journal"]
+    assert len(found["device"]["boot_ids"]) == 2
+    reached_again(shelf)
+    assert boot_id(shelf) == found["device"]["boot_ids"][1] != was
+
+
+def sits_in(shelf: PlayedDevice) -> bool:
+    """Whether somebody sits in the mounted filesystem from now on."""
+    said = shelf.run(
+        'cd /mnt/vexrun 2>/dev/null && [ "$(df --output=fstype . | tail -n 1)" = canaryfs ] && '
+        "(sleep 900 >/dev/null 2>&1 &) && echo sits || true"
+    )
+    return "sits" in said
+
+
+def reached_again(shelf: PlayedDevice) -> None:
+    """The machine was booted again: another connection."""
+    shelf.machine.shell.disconnect()
+    shelf.machine.connect(600)
 
 
 @pytest.mark.slow

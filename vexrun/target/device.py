@@ -27,7 +27,7 @@ from vexrun.device.kernel_log import DeviceConsole, DeviceKmsg, NetconsoleListen
 from vexrun.device.safety_net import STANDS, Net, SignOfLife, arm_script, disarm_script
 from vexrun.errors import InfrastructureError, TargetLostError, VexrunError
 from vexrun.guest.context import DeviceClaim
-from vexrun.guest.payload import GuestAgent, GuestPython
+from vexrun.guest.payload import GuestAgent, GuestCodeError, GuestPython
 from vexrun.playbook import InventoryHost
 from vexrun.results.model import DeviceInfo, KernelEvent, TargetInfo
 from vexrun.subject import Subject
@@ -55,6 +55,8 @@ _LOOK_EVERY_S = 15.0
 _SYSRQ_PATIENCE_S = 20.0
 #: Silence before a person is told how to help.
 _TELL_AFTER_S = 90.0
+#: Loaded by us: the device mapper, and its target for failing media.
+_WINDOW_MODULES = ("dm_flakey", "dm_mod")
 #: Where signatures are, at both ends of a disk.
 _BLANKED = _MIB
 
@@ -234,6 +236,7 @@ class DeviceTarget:
             if self._life is not None:
                 self._life.close()
                 self._life = None
+            self._remove_own_modules()
             after = self._read_facts()
         except VexrunError as error:
             self._note(
@@ -246,6 +249,13 @@ class DeviceTarget:
             self.plan.info.changed += differences(self._before, after)
             for each in self.plan.info.changed:
                 self._note(f"The device is not as it was: {each}.")
+
+    def _remove_own_modules(self) -> None:
+        """Those of the windows; one that is still in use stays, and is told."""
+        before = self._before.modules if self._before is not None else []
+        ours = [name for name in _WINDOW_MODULES if name not in before]
+        if ours and not self._windows:
+            self.shell.run(f"modprobe -r {' '.join(ours)}", timeout_s=self._minute)
 
     def _clear_disk(self) -> None:
         """Close the windows, and leave a disk that carries nothing, unless it is evidence."""
@@ -606,7 +616,10 @@ class DeviceTarget:
 
 
 class _Calls:
-    """Calls functions on the device through an agent that ends with the block."""
+    """Calls functions on the device through an agent that ends with the block.
+
+    What fails there is no test of anybody: InfrastructureError.
+    """
 
     def __init__(self, shell: GuestShell, timeout_s: float) -> None:
         self._agent = GuestAgent(shell)
@@ -615,8 +628,13 @@ class _Calls:
     def __enter__(self) -> GuestPython:
         return GuestPython(self._agent, self._timeout_s)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._agent.stop()
+        if isinstance(error, GuestCodeError):
+            what, _, trace = str(error).partition("\n\n")
+            raise InfrastructureError(
+                f"This failed on the device: {what}.", evidence=trace
+            ) from error
 
 
 def _once(events: list[KernelEvent]) -> list[KernelEvent]:
