@@ -188,6 +188,32 @@ def test_a_sound_filesystem_passes_and_the_device_is_as_before(
 
 
 @pytest.mark.slow
+def test_a_mkfs_that_goes_astray_is_stopped_by_the_kernel(
+    shelf: PlayedDevice, on_shelf: Arguments, vexrun_test: Callable[..., Run], tmp_path: Path
+) -> None:
+    """It writes to another disk than the one it was told; one node more of it is no way round."""
+    other = "/dev/disk/by-id/virtio-vexrun-scratch1"
+    source = tmp_path / "vexfs-ref"
+    shutil.copytree(CHECKOUT / "examples" / "vexfs-ref", source)
+    file = source / "vexrun.toml"
+    (mkfs,) = [line for line in file.read_text().splitlines() if line.startswith("mkfs = ")]
+    command = mkfs.partition('"')[2].rpartition('"')[0]
+    astray = f"""mkfs = '''echo astray >{other} || mknod /tmp/x b $(stat -Lc "0x%t 0x%T" {other})
+echo astray >/tmp/x || exit 77
+{command}'''"""
+    file.write_text(file.read_text().replace(mkfs, astray))
+    before = shelf.run(f"sha256sum <{other}")
+    run = vexrun_test(
+        str(source), *on_shelf(), "--only", "build,module,mkfs", "--override", OVERRIDE
+    )
+    shelf.run("rm -f /tmp/x")
+    assert shelf.run(f"sha256sum <{other}") == before
+    assert run.status == 1
+    (failed,) = run.outcomes("failed")
+    assert "Operation not permitted" in failed["message"]
+
+
+@pytest.mark.slow
 def test_the_module_can_be_built_on_the_device(
     shelf: PlayedDevice, on_shelf: Arguments, vexrun_test: Callable[..., Run], tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from vexrun import process
 from vexrun.device import last_words, windows_in_guest
+from vexrun.device.confinement import confined, demand_confinement, spare_numbers
 from vexrun.device.connection import (
     address_of,
     connect,
@@ -21,7 +22,7 @@ from vexrun.device.connection import (
 )
 from vexrun.device.description import CriticalMachines, Device
 from vexrun.device.differences import differences
-from vexrun.device.facts import Facts, read_facts
+from vexrun.device.facts import DiskFacts, Facts, read_facts
 from vexrun.device.guards import WINDOWS, Here, Phase, Question, demand, space_needed
 from vexrun.device.kernel_log import DeviceConsole, DeviceKmsg, NetconsoleListener
 from vexrun.device.safety_net import STANDS, Net, SignOfLife, arm_script, disarm_script
@@ -95,6 +96,7 @@ class DeviceTarget:
         self.shell = GuestShell(write_ssh_config(address_of(plan.device), self.directory))
         self._before: Facts | None = None
         self._windows: dict[str, str] = {}
+        self._prefix = ""
         self._armed = False
         self._used = False  # a test has begun, and may have written to the disk
         self._ended: str | None = None
@@ -153,6 +155,15 @@ class DeviceTarget:
                 windows_in_guest.open_windows, before.disk.path, before.disk.dev, sizes
             )
         demand(self._question(self._read_facts(), Phase.RUNNING))
+        self._confine(before.disk)
+
+    def _confine(self, disk: DiskFacts) -> None:
+        """What tests run may open the windows, and no other disk; tried out."""
+        used = self.shell.run("cat /sys/class/block/dm-*/dev", timeout_s=self._minute, check=True)
+        self._prefix = confined(self._windows.values(), disk, spare_numbers(used.stdout))
+        paths = [*self._windows.values(), *(part.path for part in disk.parts)]
+        may = {path.removeprefix("/dev/") for path in paths}
+        demand_confinement(self.shell, self._prefix, may, self._minute)
 
     def _arm(self) -> None:
         """The safety net; a part that cannot be put up ends the run before it begins."""
@@ -349,6 +360,7 @@ class DeviceTarget:
             by_id=before.disk.by_id,
             machine_id=here.machine_id,
             boot_id=here.boot_id,
+            prefix=self._prefix,
         )
 
     def info(self) -> TargetInfo:
