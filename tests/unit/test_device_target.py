@@ -48,11 +48,11 @@ class Shelf:
         )
         self.target = target = DeviceTarget(plan)
         target._before = Facts.model_validate(FREE)
-        target._console = SimpleNamespace(  # type: ignore[assignment]
+        target._channels.console = SimpleNamespace(  # type: ignore[assignment]
             take_events=self._take, events=[], trouble=False, position=0, close=lambda: None
         )
-        target._watch = SimpleNamespace(check=self._check, dmesg="")  # type: ignore[assignment]
-        target._heartbeat = SimpleNamespace(  # type: ignore[assignment]
+        target._channels.watch = SimpleNamespace(check=self._check, dmesg="")  # type: ignore[assignment]
+        target._channels.heartbeat = SimpleNamespace(  # type: ignore[assignment]
             broken=False, silent_for=lambda: 0.0 if self.beats else 999.0, close=lambda: None
         )
         monkeypatch.setattr(target, "_ask_boot_id", self._boot)
@@ -86,7 +86,9 @@ def shelf(
 ) -> Any:
     made = Shelf(tmp_path, make_subject(), monkeypatch)
     yield made
-    made.target._console = made.target._watch = made.target._heartbeat = None
+    made.target._channels.console = made.target._channels.watch = (
+        made.target._channels.heartbeat
+    ) = None
     made.target.close()
 
 
@@ -127,7 +129,7 @@ def test_a_boot_by_its_own_switch_is_nobodys_crash(shelf: Shelf) -> None:
 
 def test_a_switch_that_acts_while_the_connection_stands_is_nobodys_failure(shelf: Shelf) -> None:
     """The words to it go over a connection of their own."""
-    shelf.target._kmsg = SimpleNamespace(  # type: ignore[assignment]
+    shelf.target._channels.kmsg = SimpleNamespace(  # type: ignore[assignment]
         switch_acts=True, close=lambda: None
     )
     check = shelf.target.check_kernel(10)
@@ -137,13 +139,13 @@ def test_a_switch_that_acts_while_the_connection_stands_is_nobodys_failure(shelf
 
 def test_a_switch_that_acts_during_the_last_test_is_seen_in_its_check(shelf: Shelf) -> None:
     kmsg = SimpleNamespace(switch_acts=False, close=lambda: None)
-    shelf.target._kmsg = kmsg  # type: ignore[assignment]
+    shelf.target._channels.kmsg = kmsg  # type: ignore[assignment]
 
     def check(_: float) -> KernelCheck:
         kmsg.switch_acts = True
         return KernelCheck()
 
-    shelf.target._watch = SimpleNamespace(check=check, dmesg="")  # type: ignore[assignment]
+    shelf.target._channels.watch = SimpleNamespace(check=check, dmesg="")  # type: ignore[assignment]
     assert "dead man's switch has acted" in shelf.target.check_kernel(10).log_lost
 
 
@@ -224,6 +226,6 @@ def test_a_device_is_not_replaced_and_not_kept(shelf: Shelf) -> None:
 
 
 def test_without_a_watch_nothing_is_known(shelf: Shelf) -> None:
-    shelf.target._watch = None
+    shelf.target._channels.watch = None
     with pytest.raises(TargetLostError):
         shelf.target.check_kernel(10)

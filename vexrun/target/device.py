@@ -32,28 +32,22 @@ from vexrun.guest.payload import GuestAgent, GuestCodeError, GuestPython
 from vexrun.playbook import InventoryHost
 from vexrun.results.model import DeviceInfo, KernelEvent, TargetInfo
 from vexrun.subject import Subject
+from vexrun.target.channels import SYSRQ_PATIENCE_S, Channels
 from vexrun.target.hang import (
-    STUCK_S,
     HangReport,
     StuckWatch,
     find_culprit,
-    look_command,
     waiting_in,
 )
-from vexrun.target.kernel_watch import KernelCheck, KernelWatch, silent_event
+from vexrun.target.kernel_watch import KernelCheck, silent_event
 from vexrun.target.leaving import umount_and_unload
 from vexrun.vm.heartbeat import Heartbeat
 from vexrun.vm.ssh import HOST_ALIAS, GuestShell, write_ssh_config
-from vexrun.vm.standing_shell import StandingShell
 
 _MIB = 2**20
 #: A device without a beat for so long is asked whether it is still there; times `slowdown`, up to
 #: the second figure.
 _SILENCE_S, _MAX_SILENCE_S = 20.0, 90.0
-#: How often a test that takes long is looked at.
-_LOOK_EVERY_S = 15.0
-#: How long a kernel may take to print what SysRq asks for.
-_SYSRQ_PATIENCE_S = 20.0
 #: Silence before a person is told how to help.
 _TELL_AFTER_S = 90.0
 #: Loaded by us: the device mapper, and its target for failing media.
@@ -103,15 +97,11 @@ class DeviceTarget:
         self._gone = False
         self._rebooted = False
         self._by_switch = False
-        self._kmsg: DeviceKmsg | None = None
-        self._console: DeviceConsole | None = None
+        self._channels: Channels[DeviceConsole, DeviceKmsg] = Channels(
+            plan.subject.module.sysfs_name
+        )
         self._netconsole: NetconsoleListener | None = None
-        self._standing: StandingShell | None = None
-        self._watch: KernelWatch | None = None
-        self._heartbeat: Heartbeat | None = None
         self._life: SignOfLife | None = None
-        self._stuck = StuckWatch()
-        self._looked = 0.0
 
     # -- life -------------------------------------------------------------------------------
 
@@ -134,7 +124,7 @@ class DeviceTarget:
         self._write_state("device-before.json", before)
         self._take_disk(before)
         self._arm()
-        self._watch_kernel()
+        self._channels.begin_watch(self.shell, self.slowdown)
 
     def restore(self) -> None:
         raise InfrastructureError("A device is not replaced by a clean one.")
@@ -186,9 +176,10 @@ class DeviceTarget:
             stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             log.write(f"--- vexrun: /dev/kmsg of '{self.plan.device.name}' over ssh, {stamp}\n")
             offset = log.tell()
-        self._kmsg = DeviceKmsg(self.shell, self.directory, self.plan.console_log, begin)
-        self._console = DeviceConsole(
-            self.plan.console_log, offset, [module.sysfs_name], self._kmsg
+        kmsg = DeviceKmsg(self.shell, self.directory, self.plan.console_log, begin)
+        self._channels.kmsg = kmsg
+        self._channels.console = DeviceConsole(
+            self.plan.console_log, offset, [module.sysfs_name], kmsg
         )
         self._armed = True
         done = self.shell.run(
@@ -206,24 +197,12 @@ class DeviceTarget:
                 self._note(f"On the device: {line.removeprefix('note: ')}.")
         self._life = SignOfLife(self.shell)
 
-    def _watch_kernel(self) -> None:
-        assert self._console is not None and self._kmsg is not None, "the net is up"
-        self._standing = StandingShell(self.shell)
-        module = self.plan.subject.module.sysfs_name
-        self._watch = KernelWatch(
-            self._standing, self._console, self._kmsg, [module], self.slowdown
-        )
-        self._watch.begin()
-        self._heartbeat = Heartbeat(self.shell)
-
     def close(self) -> None:
         """Take everything down again, look at the device once more, say what is different."""
         try:
             if self._armed or self._windows:
                 self._put_back()
-            if self._watch is not None:
-                with self.plan.console_log.with_name("dmesg.log").open("a") as log:
-                    log.write(self._watch.dmesg)
+            self._channels.save_dmesg(self.plan.rundir)
         finally:
             self._let_go()
 
@@ -307,14 +286,14 @@ class DeviceTarget:
         self._connect_again()
 
     def _let_go(self) -> None:
-        for each in (self._heartbeat, self._standing, self._kmsg, self._console, self._life):
-            if each is not None:
-                each.close()
+        self._channels.end()
+        if self._life is not None:
+            self._life.close()
+            self._life = None
         if self._netconsole is not None:
             self._netconsole.pump()
             self._netconsole.close()
-        self._heartbeat = self._standing = self._kmsg = self._console = self._life = None
-        self._watch = self._netconsole = None
+            self._netconsole = None
         self.shell.disconnect()
         self._files.close()
 
@@ -322,9 +301,9 @@ class DeviceTarget:
 
     @property
     def console(self) -> DeviceConsole:
-        if self._console is None:
+        if self._channels.console is None:
             raise TargetLostError("The device is not watched.")
-        return self._console
+        return self._channels.console
 
     @property
     def slowdown(self) -> float:
@@ -381,7 +360,8 @@ class DeviceTarget:
 
     def ended(self) -> str | None:
         """Why the device cannot go on, None while it can."""
-        if self._ended is None and self._kmsg is not None and self._kmsg.switch_acts:
+        kmsg = self._channels.kmsg
+        if self._ended is None and kmsg is not None and kmsg.switch_acts:
             # It unloads the module under whatever runs: that is no failure of a test.
             self._by_switch = True
             self._ended = "the device lost vexrun, and its dead man's switch has acted"
@@ -392,7 +372,7 @@ class DeviceTarget:
         return self._ended
 
     def _looks_gone(self) -> bool:
-        beat = self._heartbeat
+        beat = self._channels.heartbeat
         if self._netconsole is not None:
             self._netconsole.pump()
             if self._netconsole.ends_with_panic:
@@ -449,9 +429,9 @@ class DeviceTarget:
                 return False
         except VexrunError:
             return False
-        if self._heartbeat is not None:
-            self._heartbeat.close()
-        self._heartbeat = Heartbeat(self.shell)
+        if self._channels.heartbeat is not None:
+            self._channels.heartbeat.close()
+        self._channels.heartbeat = Heartbeat(self.shell)
         if self._life is not None:
             self._life.close()
             self._life = SignOfLife(self.shell)
@@ -469,9 +449,10 @@ class DeviceTarget:
 
     def _hear(self, is_back: bool) -> None:
         """The last words: what comes first in this order and says anything goes to console.log."""
-        if self._kmsg is None:
+        kmsg = self._channels.kmsg
+        if kmsg is None:
             return
-        self._kmsg.pump()
+        kmsg.pump()
         shell = None
         if is_back:
             self._connect_again()
@@ -482,7 +463,7 @@ class DeviceTarget:
             boot_id=self.plan.info.boot_ids[0],
             known_pstore=self._before.pstore,
             netconsole=self._netconsole,
-            kmsg=self._kmsg,
+            kmsg=kmsg,
             rundir=self.plan.rundir,
             timeout_s=self._minute,
         )
@@ -499,18 +480,19 @@ class DeviceTarget:
 
     def check_kernel(self, timeout_s: float) -> KernelCheck:
         """What the kernel did since the last check (see KernelWatch)."""
-        if self._watch is None:
+        watch = self._channels.watch
+        if watch is None:
             raise TargetLostError("The device is not watched.")
         ended = self.ended()
         if ended is None:
-            check = self._watch.check(timeout_s)
+            check = watch.check(timeout_s)
             ended = self.ended()  # what was read just now may say that the switch has acted
             if ended is None and check.answered:
                 return check
             if ended is None:
                 self._ended = ended = self._find_out()
             if ended is None:
-                again = self._watch.check(3 * timeout_s)
+                again = watch.check(3 * timeout_s)
                 events = [*check.events, *again.events]
                 if again.answered or events:
                     return KernelCheck(events, again.notes, again.answered, again.log_lost)
@@ -533,46 +515,34 @@ class DeviceTarget:
     def notice_hang(self, begun: float, limit_s: float) -> HangReport | None:
         """Evidence that the test which began at that time will never end, None without."""
         now = time.monotonic()
-        if now - begun < 2 * _LOOK_EVERY_S or now - self._looked < _LOOK_EVERY_S:
+        if not self._channels.looks(begun, now):
             return None
-        self._looked = now
-        name = self._stuck.look(self._tasks(), now, max(STUCK_S, limit_s / 2))
+        name = self._channels.stuck_task(now, limit_s)
         return self.explain_hang(name) if name else None
-
-    def _tasks(self) -> str:
-        if self._standing is None:
-            return ""
-        command = look_command(self.plan.subject.module.sysfs_name)
-        try:
-            return self._standing.run(command, timeout_s=_LOOK_EVERY_S).stdout
-        except TargetLostError:
-            return ""
 
     def explain_hang(self, name: str = "") -> HangReport:
         """Ask the kernel for blocked tasks and busy CPUs, and name the hang."""
         start = self.console.position
-        if self._standing is None or self._ended is not None:
+        standing = self._channels.standing
+        if standing is None or self._ended is not None:
             return HangReport(name, mute=True)
         try:
-            self._standing.run(
+            standing.run(
                 "echo l >/proc/sysrq-trigger; echo w >/proc/sysrq-trigger",
-                timeout_s=_SYSRQ_PATIENCE_S * self.slowdown,
+                timeout_s=SYSRQ_PATIENCE_S * self.slowdown,
             )
         except TargetLostError:
             return HangReport(name or "the device does not answer", mute=True)
         time.sleep(2.0)
-        self.console.poll()
-        with self.plan.console_log.open("rb") as log:
-            log.seek(start)
-            text = log.read(200_000).decode(errors="replace")
+        text = self._channels.said_since(start, self.plan.console_log)
         culprit = find_culprit(text, self.plan.subject.module.sysfs_name)
-        name = name or (culprit.name if culprit else "") or waiting_in(self._tasks())
+        name = name or (culprit.name if culprit else "") or waiting_in(self._channels.tasks())
         return HangReport(name, text, culprit=culprit)
 
     def begin_test(self) -> None:
         self._used = True
         self.console.poll()
-        self._stuck = StuckWatch()
+        self._channels.stuck = StuckWatch()
 
     # -- changing ---------------------------------------------------------------------------
 
