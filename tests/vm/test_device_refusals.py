@@ -241,9 +241,9 @@ CASES = (
         "open by a node of its own",
         "open",
         "'sleep'",
-        f"mkdir -p /run/guest/dev; cp -a $(readlink -f {DISK}) /run/guest/dev/disk; "
-        "(sleep 600 </run/guest/dev/disk >/dev/null 2>&1 &); sleep 1",
-        "pkill -f '^sleep 600'; rm /run/guest/dev/disk",
+        f"mkdir -p /dev/guest; cp -a $(readlink -f {DISK}) /dev/guest/disk; "
+        "(sleep 600 </dev/guest/disk >/dev/null 2>&1 &); sleep 1",
+        "pkill -f '^sleep 600'; rm /dev/guest/disk",
     ),
     # -- what it carries
     Case("member of LVM", "member", "volume of LVM", states.lvm_member),

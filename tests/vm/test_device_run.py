@@ -198,15 +198,15 @@ def test_a_mkfs_that_goes_astray_is_stopped_by_the_kernel(
     file = source / "vexrun.toml"
     (mkfs,) = [line for line in file.read_text().splitlines() if line.startswith("mkfs = ")]
     command = mkfs.partition('"')[2].rpartition('"')[0]
-    astray = f"""mkfs = '''echo astray >{other} || mknod /tmp/x b $(stat -Lc "0x%t 0x%T" {other})
-echo astray >/tmp/x || exit 77
+    astray = f"""mkfs = '''echo astray >{other} || mknod /root/x b $(stat -Lc "0x%t 0x%T" {other})
+echo astray >/root/x || exit 77
 {command}'''"""
     file.write_text(file.read_text().replace(mkfs, astray))
     before = shelf.run(f"sha256sum <{other}")
     run = vexrun_test(
         str(source), *on_shelf(), "--only", "build,module,mkfs", "--override", OVERRIDE
     )
-    shelf.run("rm -f /tmp/x")
+    shelf.run("rm -f /root/x")
     assert shelf.run(f"sha256sum <{other}") == before
     assert run.status == 1
     (failed,) = run.outcomes("failed")

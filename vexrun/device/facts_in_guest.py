@@ -301,8 +301,7 @@ def _part(name: str, wanted: dict[str, list[str]], signatures: bool, problems: l
     path = f"/dev/{name}"
     mounts = {
         _unescape(line.split()[4])
-        for pid in ["self", *filter(str.isdigit, os.listdir("/proc"))]
-        for line in _lines(f"/proc/{pid}/mountinfo")
+        for line in _mounts_of_all()
         if line.split()[2] == dev or _source_is(line, path)
     }
     swaps = {os.path.realpath(line.split()[0]) for line in _lines("/proc/swaps")[1:]}
@@ -323,6 +322,23 @@ def _part(name: str, wanted: dict[str, list[str]], signatures: bool, problems: l
         "busy": _is_busy(path, problems),
         "signatures": carried,
     }
+
+
+def _mounts_of_all() -> set[str]:
+    """Rows of mountinfo of every process, read once for each namespace and root that there is."""
+    found = set()
+    seen = set()
+    for pid in ["self", *filter(str.isdigit, os.listdir("/proc"))]:
+        try:
+            view = (os.readlink(f"/proc/{pid}/ns/mnt"), os.readlink(f"/proc/{pid}/root"))
+        except OSError:
+            view = None  # gone, or on its way: what it still says counts
+        if view not in seen:
+            lines = _lines(f"/proc/{pid}/mountinfo")
+            found.update(lines)
+            if lines and view is not None:
+                seen.add(view)
+    return found
 
 
 def _source_is(line: str, path: str) -> bool:
@@ -351,9 +367,10 @@ def _open_by(path: str, dev: str) -> list[str]:
     """Programs that have it open, such as a virtual machine; udev's look at it is over soon."""
     found = set()
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        for number in _listed(f"/proc/{pid}/fd"):
+        numbers = _listed(f"/proc/{pid}/fd") if pid != str(os.getpid()) else []
+        if any(_leads_to(pid, number, path, dev) for number in numbers):
             comm = _text(f"/proc/{pid}/comm")
-            if pid != str(os.getpid()) and comm not in _UDEV and _leads_to(pid, number, path, dev):
+            if comm not in _UDEV:
                 found.add(f"'{comm}' (process {pid})")
     return sorted(found)
 

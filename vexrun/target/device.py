@@ -269,8 +269,8 @@ class DeviceTarget:
     def _tell_of_disk(self) -> None:
         assert self._before is not None and self._before.disk is not None, "the device was open"
         self._note(
-            f"The disk '{self._before.disk.by_id}' was left as the failed test left it. The next "
-            "run will ask for what it carries to be released, or wiped."
+            f"The disk '{self._before.disk.by_id}' was left as the run left it. If that is not "
+            "blank, the next run will ask for it to be released."
         )
 
     def _reboot(self, why: str) -> None:
