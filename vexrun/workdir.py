@@ -15,6 +15,8 @@ from vexrun.layout import cache_dir
 
 _OUTSIDE_NOTE = "outside"
 _OUTSIDE_PREFIX = "vexrun-outside-"
+#: Directories elsewhere that a work directory may name; a torn note must not delete anything else.
+_OUTSIDE_PREFIXES = (_OUTSIDE_PREFIX, "vexrun-dev-")
 
 
 @contextmanager
@@ -56,6 +58,24 @@ def outside_directory(work: Path) -> Iterator[Path]:
         (work / _OUTSIDE_NOTE).unlink()
 
 
+@contextmanager
+def private_directory(directory: Path) -> Iterator[Path]:
+    """`directory`, outside of the cache, for nobody else; swept with a work directory of its own.
+
+    Its name has to begin with one of `_OUTSIDE_PREFIXES`.
+    """
+    assert directory.name.startswith(_OUTSIDE_PREFIXES), directory
+    with work_directory(directory.name) as work:
+        (work / _OUTSIDE_NOTE).write_text(str(directory))
+        try:
+            directory.mkdir(mode=0o700)
+            yield directory
+        finally:
+            if directory.exists():
+                remove_tree(directory)
+            (work / _OUTSIDE_NOTE).unlink()
+
+
 def sweep_work_directories() -> None:
     """Remove what killed runs left; a directory whose maker lives is never touched."""
     if _parent().is_dir():
@@ -80,7 +100,7 @@ def _sweep() -> None:
 def _remove_outside(note: Path) -> None:
     if note.is_file():
         directory = Path(note.read_text())
-        if directory.name.startswith(_OUTSIDE_PREFIX):  # a torn note must not delete anything else
+        if directory.name.startswith(_OUTSIDE_PREFIXES):
             remove_tree(directory)
 
 

@@ -158,6 +158,12 @@ AGAINST = [
     (PART + "signatures", [signature("minix")], "signature", 'released = "minix@0x438"'),
     (PART + "signatures", [signature("crypto_LUKS", "b", "crypto")], "signature", "LUKS"),
     (PART + "signatures", [signature("gpt", "c", "")], "signature", "partition table"),
+    (
+        PART + "signatures",
+        [signature("unknown data", "data-0123456789ab", "")],
+        "signature",
+        'released = "data-0123456789ab"',
+    ),
 ]
 
 
@@ -186,6 +192,13 @@ def test_this_very_machine_is_refused_though_its_file_says_so() -> None:
     [
         (CriticalMachines(machine_ids=[FREE["machine_id"]]), {}),
         (CriticalMachines(addresses=["192.0.2.7"]), {}),
+        # The same machine under another of its names.
+        (CriticalMachines(addresses=["10.0.2.15"]), {"device__address": "shelf.example.org"}),
+        (CriticalMachines(addresses=[FREE["hostname"]]), {}),
+        (
+            CriticalMachines(addresses=["Shelf.Example.ORG"]),
+            {"device__address": "shelf.example.org"},
+        ),
         (CriticalMachines(), {"device__groups": ["device", "critical"]}),
         (CriticalMachines(), {"device__groups": ["critical"]}),
     ],

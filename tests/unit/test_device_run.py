@@ -22,7 +22,7 @@ from vexrun.categories import CATEGORIES
 from vexrun.device import last_words, recheck
 from vexrun.device.description import CriticalMachines, Netconsole, load_critical, load_device
 from vexrun.device.facts import Facts
-from vexrun.device.guards import GUARDS, Phase, RefusedError
+from vexrun.device.guards import GUARDS, RefusedError
 from vexrun.device.kernel_log import DeviceConsole, DeviceKmsg, NetconsoleListener
 from vexrun.device.passage import demand_same_module, demand_same_tree, show_pass
 from vexrun.device.safety_net import Net, arm_script, dead_man, disarm_script
@@ -164,13 +164,22 @@ def test_the_scripts_are_shell_without_a_placeholder() -> None:
 
 
 @contextmanager
-def dead_mans_switch(tmp_path: Path, loaded: bool) -> Iterator[tuple[Any, Path]]:
-    """The switch, with files of ours in place of the kernel's; yields it and what was done."""
-    script = dead_man(NET).replace("read -t 60 ", "read -t 1 ").replace("read -t 5 ", "read -t .1 ")
-    script = script.replace("read -t 2 ", "read -t .05 ")
+def dead_mans_switch(tmp_path: Path, loaded: bool, nowayout: int = 0) -> Iterator[tuple[Any, Path]]:
+    """The switch, with files of ours in place of the kernel's; yields it and what was done.
+
+    It waits a fortieth of its time: one and a half seconds.
+    """
+    script = (
+        dead_man(NET).replace("read -t 5 ", "read -t .1 ").replace("read -t 2 ", "read -t .05 ")
+    )
+    (tmp_path / "nowayout").write_text(f"{nowayout}\n")
+    (tmp_path / "restore.sh").write_text(f"echo restored >>{tmp_path}/done\n")
     (tmp_path / "modules").write_text("demo 16384 0\n" if loaded else "other 1 0\n")
     for theirs, ours in {
         "/run/vexrun/alive": f"{tmp_path}/alive",
+        "/run/vexrun/acted": f"{tmp_path}/acted",
+        "/run/vexrun/restore.sh": f"{tmp_path}/restore.sh",
+        "/sys/class/watchdog/watchdog0/nowayout": f"{tmp_path}/nowayout",
         "/dev/watchdog0": f"{tmp_path}/watchdog",
         "/proc/modules": f"{tmp_path}/modules",
         ">/dev/kmsg": f">>{tmp_path}/done",
@@ -185,17 +194,49 @@ def dead_mans_switch(tmp_path: Path, loaded: bool) -> Iterator[tuple[Any, Path]]
         child.kill()
 
 
+def words(tmp_path: Path, word: str) -> None:
+    (tmp_path / "alive").write_text(f"{word}\n")
+
+
 def test_the_switch_does_nothing_as_long_as_it_hears_words(tmp_path: Path) -> None:
     with dead_mans_switch(tmp_path, loaded=True) as (child, done):
         for _ in range(6):
-            (tmp_path / "alive").write_text("on\n")
+            words(tmp_path, "on")
             time.sleep(0.4)
         assert child.poll() is None
-        (tmp_path / "alive").write_text("off\n")
+        words(tmp_path, "off")
         assert child.wait(5) == 0
     assert not done.exists()
+    assert not (tmp_path / "acted").exists()
     pets = (tmp_path / "watchdog").read_text()
     assert pets.startswith("...") and pets.endswith("V"), "the watchdog is let go with a V"
+
+
+def test_the_watchdog_is_fed_while_nobody_speaks(tmp_path: Path) -> None:
+    """A drive bay's watchdog waits 30 s, the switch up to 300: its reset would be no crash."""
+    with dead_mans_switch(tmp_path, loaded=True) as (child, done):
+        time.sleep(0.6)
+        fed = (tmp_path / "watchdog").read_text()
+        assert child.poll() is None and not done.exists()
+    assert len(fed) >= 4
+
+
+def test_a_watchdog_that_cannot_be_stopped_is_left_alone(tmp_path: Path) -> None:
+    """It would reset the machine a minute after the run."""
+    with dead_mans_switch(tmp_path, loaded=True, nowayout=1) as (child, _):
+        words(tmp_path, "off")
+        assert child.wait(5) == 0
+    assert not (tmp_path / "watchdog").exists()
+
+
+def test_a_switch_that_is_stopped_lets_the_watchdog_go(tmp_path: Path) -> None:
+    with dead_mans_switch(tmp_path, loaded=True) as (child, done):
+        words(tmp_path, "on")
+        time.sleep(0.2)
+        child.terminate()
+        assert child.wait(5) == 0
+    assert (tmp_path / "watchdog").read_text().endswith("V")
+    assert not done.exists()
 
 
 def test_without_a_word_it_reboots_what_cannot_be_unloaded(tmp_path: Path) -> None:
@@ -205,6 +246,7 @@ def test_without_a_word_it_reboots_what_cannot_be_unloaded(tmp_path: Path) -> No
     assert "no word from vexrun" in said
     assert said.splitlines()[-2:] == ["s", "b"]
     assert not (tmp_path / "watchdog").read_text().endswith("V")
+    assert (tmp_path / "acted").exists()
 
 
 def test_without_a_word_it_leaves_alone_what_is_unloaded(tmp_path: Path) -> None:
@@ -213,6 +255,45 @@ def test_without_a_word_it_leaves_alone_what_is_unloaded(tmp_path: Path) -> None
         said = done.read_text()
     assert "not loaded any more" in said
     assert "b" not in said.splitlines()
+    assert said.splitlines()[-1] == "restored", "nobody else puts the machine back"
+    assert (tmp_path / "watchdog").read_text().endswith("V")
+
+
+def test_what_is_put_up_is_put_back(tmp_path: Path) -> None:
+    """The journal of a machine that kept none on its disk, and the settings."""
+    theirs = {
+        "/run/vexrun": "run",
+        "/run/modprobe.d": "modprobe.d",
+        "/run/systemd": "systemd",
+        "/var/log/journal": "journal",
+        "/sys/kernel/config/netconsole": "netconsole",
+        "/proc/sys": "sys",
+    }
+    script = disarm_script()
+    for path, name in theirs.items():
+        assert path in script
+        script = script.replace(path, f"{tmp_path}/{name}")
+    for path in ("run", "modprobe.d", "systemd/journald.conf.d", "journal/1234", "sys/kernel"):
+        (tmp_path / path).mkdir(parents=True)
+    (tmp_path / "run" / "settings").write_text("kernel.panic=0\nkernel.printk=4\t4\t1\t7\n")
+    (tmp_path / "journal" / ".vexrun").touch()
+    (tmp_path / "systemd" / "journald.conf.d" / "zz-vexrun.conf").touch()
+    stubs = 'journalctl() { echo "journalctl $*"; }; systemctl() { echo "systemctl $*"; }\n'
+    done = subprocess.run(
+        ["bash", "-c", stubs + script], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "journalctl --relinquish-var",
+        "systemctl restart systemd-journald",
+    ]
+    assert (tmp_path / "sys" / "kernel" / "panic").read_text() == "0\n"
+    assert (tmp_path / "sys" / "kernel" / "printk").read_text() == "4\t4\t1\t7\n"
+    assert not (tmp_path / "journal").exists()
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "journal").mkdir()
+    subprocess.run(["bash", "-c", stubs + script], check=True, capture_output=True)
+    assert (tmp_path / "journal").is_dir(), "one that was there before stays"
 
 
 # -- logs ------------------------------------------------------------------------------------------
@@ -363,6 +444,9 @@ def test_the_journal_is_read_as_the_kernel_wrote_it(tmp_path: Path) -> None:
 # -- asked again by the tests ----------------------------------------------------------------------
 
 
+WINDOW = ("vexrun-scratch0", "/dev/dm-0")
+
+
 class AskedGuest:
     def __init__(self, facts: dict[str, Any]) -> None:
         self.facts = facts
@@ -385,11 +469,18 @@ def claim() -> DeviceClaim:
 def test_a_test_that_is_refused_has_not_failed_but_lost_its_target() -> None:
     """The windows are gone, so the disk may be anybody's: nothing is written."""
     with pytest.raises(TargetLostError, match=r"does not stand on .* Nothing was written"):
-        recheck.demand_again(AskedGuest(FREE), claim())  # type: ignore[arg-type]
+        recheck.demand_again(AskedGuest(FREE), claim(), *WINDOW)  # type: ignore[arg-type]
     held = json.loads(json.dumps(FREE))
     held["disk"]["parts"][0]["holders"] = ["dm-0 (vexrun-scratch0)"]
-    recheck.demand_again(AskedGuest(held), claim())  # type: ignore[arg-type]
-    assert Phase.RUNNING
+    recheck.demand_again(AskedGuest(held), claim(), *WINDOW)  # type: ignore[arg-type]
+
+
+def test_a_path_that_is_another_device_by_now_is_not_written() -> None:
+    """'dm-0' is anybody's once the window is gone, and another window still stands."""
+    held = json.loads(json.dumps(FREE))
+    held["disk"]["parts"][0]["holders"] = ["dm-1 (vexrun-scratch1)"]
+    with pytest.raises(TargetLostError, match="'/dev/dm-0' is not vexrun's window"):
+        recheck.demand_again(AskedGuest(held), claim(), *WINDOW)  # type: ignore[arg-type]
 
 
 # -- files and documentation -----------------------------------------------------------------------

@@ -13,6 +13,7 @@ from test_device_guards import FREE, description
 from vexrun.device.description import CriticalMachines
 from vexrun.device.facts import Facts
 from vexrun.errors import InfrastructureError, TargetLostError
+from vexrun.guest.payload import GuestCodeError
 from vexrun.results.model import DeviceInfo, KernelEvent
 from vexrun.target import device as device_module
 from vexrun.target.device import DevicePlan, DeviceTarget
@@ -47,11 +48,11 @@ class Shelf:
         )
         self.target = target = DeviceTarget(plan)
         target._before = Facts.model_validate(FREE)
-        target._console = SimpleNamespace(  # type: ignore[assignment]
+        target._channels.console = SimpleNamespace(  # type: ignore[assignment]
             take_events=self._take, events=[], trouble=False, position=0, close=lambda: None
         )
-        target._watch = SimpleNamespace(check=self._check, dmesg="")  # type: ignore[assignment]
-        target._heartbeat = SimpleNamespace(  # type: ignore[assignment]
+        target._channels.watch = SimpleNamespace(check=self._check, dmesg="")  # type: ignore[assignment]
+        target._channels.heartbeat = SimpleNamespace(  # type: ignore[assignment]
             broken=False, silent_for=lambda: 0.0 if self.beats else 999.0, close=lambda: None
         )
         monkeypatch.setattr(target, "_ask_boot_id", self._boot)
@@ -85,7 +86,9 @@ def shelf(
 ) -> Any:
     made = Shelf(tmp_path, make_subject(), monkeypatch)
     yield made
-    made.target._console = made.target._watch = made.target._heartbeat = None
+    made.target._channels.console = made.target._channels.watch = (
+        made.target._channels.heartbeat
+    ) = None
     made.target.close()
 
 
@@ -124,6 +127,55 @@ def test_a_boot_by_its_own_switch_is_nobodys_crash(shelf: Shelf) -> None:
     assert "dead man's switch" in check.log_lost
 
 
+def test_a_switch_that_acts_while_the_connection_stands_is_nobodys_failure(shelf: Shelf) -> None:
+    """The words to it go over a connection of their own."""
+    shelf.target._channels.kmsg = SimpleNamespace(  # type: ignore[assignment]
+        switch_acts=True, close=lambda: None
+    )
+    check = shelf.target.check_kernel(10)
+    assert check.events == []
+    assert "dead man's switch has acted" in check.log_lost
+
+
+def test_a_switch_that_acts_during_the_last_test_is_seen_in_its_check(shelf: Shelf) -> None:
+    kmsg = SimpleNamespace(switch_acts=False, close=lambda: None)
+    shelf.target._channels.kmsg = kmsg  # type: ignore[assignment]
+
+    def check(_: float) -> KernelCheck:
+        kmsg.switch_acts = True
+        return KernelCheck()
+
+    shelf.target._channels.watch = SimpleNamespace(check=check, dmesg="")  # type: ignore[assignment]
+    assert "dead man's switch has acted" in shelf.target.check_kernel(10).log_lost
+
+
+def test_words_to_the_switch_go_on_over_another_connection(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = SimpleNamespace(broken=False, close=lambda: None)
+    monkeypatch.setattr(device_module, "SignOfLife", lambda _: again)
+    shelf.target._life = SimpleNamespace(broken=True, close=lambda: None)  # type: ignore[assignment]
+    assert shelf.target.ended() is None
+    assert shelf.target._life is again  # type: ignore[comparison-overlap]
+
+
+def test_a_connection_after_the_switch_has_acted_is_not_as_before(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    asked: list[str] = []
+
+    def run(command: str, **_: Any) -> Any:
+        asked.append(command)
+        return SimpleNamespace(returncode=1)
+
+    shelf.target.shell = SimpleNamespace(  # type: ignore[assignment]
+        run=run, disconnect=lambda: None
+    )
+    assert not shelf.target._answers_as_before()
+    assert "vexrun-deadman" in asked[0]
+
+
 def test_a_lost_connection_is_nobodys_crash(shelf: Shelf) -> None:
     shelf.beats, shelf.connected = False, False
     check = shelf.target.check_kernel(10)
@@ -150,6 +202,23 @@ def test_a_check_without_an_answer_is_asked_once_more(shelf: Shelf) -> None:
     assert shelf.target.check_kernel(10).answered
 
 
+def test_what_fails_on_the_device_is_no_failed_test() -> None:
+    """Another run has the windows: that ends this one with a sentence, and no traceback."""
+
+    class Agent:
+        stopped = False
+
+        def stop(self) -> None:
+            self.stopped = True
+
+    calls = device_module._Calls(None, 1.0)  # type: ignore[arg-type]
+    agent = calls._agent = Agent()  # type: ignore[assignment]
+    with pytest.raises(InfrastructureError, match="has a 'vexrun-small' already") as caught, calls:
+        raise GuestCodeError("has a 'vexrun-small' already\n\nin the guest:\nTraceback")
+    assert "Traceback" in caught.value.evidence
+    assert agent.stopped
+
+
 def test_a_device_is_not_replaced_and_not_kept(shelf: Shelf) -> None:
     with pytest.raises(InfrastructureError, match="not replaced"):
         shelf.target.restore()
@@ -157,6 +226,6 @@ def test_a_device_is_not_replaced_and_not_kept(shelf: Shelf) -> None:
 
 
 def test_without_a_watch_nothing_is_known(shelf: Shelf) -> None:
-    shelf.target._watch = None
+    shelf.target._channels.watch = None
     with pytest.raises(TargetLostError):
         shelf.target.check_kernel(10)

@@ -64,6 +64,7 @@ NAMED_IN = {
     "device/facts_in_guest.py:_signatures": "on the device; without --all it only lists",
     "device/safety_net.py": "a script for the device, through the stdin of a shell there",
     "target/device.py:_take_disk": GUEST,
+    "target/device.py:_remove_own_modules": GUEST,
     "target/leaving.py:umount_and_unload": GUEST,
     "vm/machine.py:set_clock_and_mount_source": GUEST,
     "vm/snapshot.py:_boot_and_save": GUEST,

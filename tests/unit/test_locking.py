@@ -161,6 +161,23 @@ def test_what_a_killed_run_had_outside_of_the_cache_is_swept_too(
     assert left(work) == []
 
 
+def test_what_a_killed_connection_had_is_swept_too(work: Path, tmp_path: Path) -> None:
+    """Seen as /tmp/vexrun-dev-* after 'vexrun device check' had been killed."""
+    code = (
+        "import os, signal; from vexrun.device.connection import connection_directory\n"
+        "with connection_directory() as directory:\n"
+        "    (directory / 'ssh_config').touch()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+    (directory,) = tmp_path.glob("vexrun-dev-*")
+    assert directory.stat().st_mode & 0o777 == 0o700
+    sweep_work_directories()
+    assert not directory.exists()
+    assert left(work) == []
+
+
 def test_a_torn_note_of_a_directory_outside_deletes_nothing(work: Path, tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     dead(work, "killed")

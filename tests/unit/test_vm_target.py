@@ -51,10 +51,10 @@ class Guest:
             how_it_ended=lambda: self.end,
             monitor=SimpleNamespace(execute=lambda *_, **__: "RIP=ffffffffc0ba7007"),
         )
-        target._console = self.console  # type: ignore[assignment]
-        target._heartbeat = self  # type: ignore[assignment]
-        target._standing = SimpleNamespace(run=self._run)  # type: ignore[assignment]
-        target._watch = SimpleNamespace(check=self._check, confirms=lambda: self.confirmed)  # type: ignore[assignment]
+        target._channels.console = self.console  # type: ignore[assignment]
+        target._channels.heartbeat = self  # type: ignore[assignment]
+        target._channels.standing = SimpleNamespace(run=self._run)  # type: ignore[assignment]
+        target._channels.watch = SimpleNamespace(check=self._check, confirms=lambda: self.confirmed)  # type: ignore[assignment]
         target.begin_test()
         monkeypatch.setattr(vm, "kernel_answers", self._kernel_answers)
         monkeypatch.setattr(Schedule, "starved_since", lambda *_: self.starved)

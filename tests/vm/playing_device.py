@@ -11,13 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from vexrun.events import ignore
 from vexrun.image.build import ensure_base
 from vexrun.image.suites import find_suite
 from vexrun.settings import load_settings
+from vexrun.vm import machine as machine_module
 from vexrun.vm.accel import AccelChoice, choose_accelerator
 from vexrun.vm.disks import ScratchPlan
 from vexrun.vm.machine import Machine, MachinePlan, booted
+from vexrun.vm.qemu import GuestHardware, qemu_argv
 from vexrun.vm.snapshot import ensure_snapshot
 
 #: Its root logs in on the serial console by itself.
@@ -93,5 +97,42 @@ def played_device(suite: str, directory: Path, disk_mib: int = DISK_MIB) -> Iter
         machine.resize_scratch()
         machine.connect(600)
         machine.set_clock_and_mount_source(600, "umount /mnt/vexfs-src")
+        machine_id = machine.shell.run("cat /etc/machine-id", check=True).stdout.strip()
+        yield PlayedDevice(machine, machine_id)
+
+
+@contextmanager
+def played_device_with_erst(
+    suite: str, directory: Path, patch: pytest.MonkeyPatch
+) -> Iterator[PlayedDevice]:
+    """A machine whose firmware keeps records for pstore (ERST, ACPI 6.4 chapter 18.5).
+
+    It is booted from its image: the snapshot was made without that device.
+    """
+    settings = load_settings()
+    image = ensure_base(find_suite(suite), settings.image, ignore)
+    record = directory / "erst"
+    memory = f"memory-backend-file,id=erst,mem-path={record},size=64K,share=on"
+
+    def argv(hardware: GuestHardware) -> list[str]:
+        return [*qemu_argv(hardware), "-object", memory, "-device", "acpi-erst,memdev=erst"]
+
+    patch.setattr(machine_module, "qemu_argv", argv)
+    (directory / "empty").mkdir()
+    plan = MachinePlan(
+        image=image,
+        accelerator=choose_accelerator(
+            AccelChoice.AUTO, image.kernel, image.manifest.sha256["vmlinuz"]
+        ),
+        memory_mib=settings.machine.memory_mib,
+        cpus=settings.machine.cpus,
+        source_dir=directory / "empty",
+        console_log=directory / "device-console.log",
+        scratch=ScratchPlan(DISK_MIB),
+        disk=image.disk,
+        reboots=True,
+    )
+    with booted(plan) as machine:
+        machine.connect(600)
         machine_id = machine.shell.run("cat /etc/machine-id", check=True).stdout.strip()
         yield PlayedDevice(machine, machine_id)

@@ -72,6 +72,11 @@ class Case:
 
 BLANK = f"dd if=/dev/zero of={DISK} bs=1M count={MIB} conv=fsync status=none; udevadm settle"
 EXT4 = f"mkfs.ext4 -q -F -L shelf -U {UUID} {DISK}; udevadm settle; "
+#: As of plain dm-crypt, or of a filesystem that nobody has heard of.
+WRITE = (
+    f"dd if=/dev/urandom of={DISK} bs=4096 count=1 seek={{seek}} conv=notrunc,fsync status=none; "
+    "udevadm settle"
+)
 
 CASES = (
     # -- which machine
@@ -82,6 +87,12 @@ CASES = (
         "critical",
         "127.0.0.1",
         critical=CriticalMachines(addresses=["127.0.0.1"]),
+    ),
+    Case(
+        "critical by another of its addresses",
+        "critical",
+        "10.0.2.15",
+        critical=CriticalMachines(addresses=["10.0.2.15"]),
     ),
     Case(
         "a desktop",
@@ -176,6 +187,14 @@ CASES = (
         NO_FSTAB,
     ),
     Case(
+        "in fstab by a UUID that leads nowhere",
+        "configured",
+        UUID,
+        EXT4 + f"echo 'UUID={UUID} /srv ext4 noauto 0 0' >>/etc/fstab; rm /dev/disk/by-uuid/{UUID}",
+        NO_FSTAB,
+        {"released": f'"{UUID}"'},
+    ),
+    Case(
         "in fstab by its label",
         "configured",
         "LABEL=shelf",
@@ -218,6 +237,14 @@ CASES = (
         f"(sleep 600 <{DISK} >/dev/null 2>&1 &); sleep 1",
         "pkill -f '^sleep 600'",
     ),
+    Case(
+        "open by a node of its own",
+        "open",
+        "'sleep'",
+        f"mkdir -p /dev/guest; cp -a $(readlink -f {DISK}) /dev/guest/disk; "
+        "(sleep 600 </dev/guest/disk >/dev/null 2>&1 &); sleep 1",
+        "pkill -f '^sleep 600'; rm /dev/guest/disk",
+    ),
     # -- what it carries
     Case("member of LVM", "member", "volume of LVM", states.lvm_member),
     Case("member of a RAID", "member", "Linux RAID", states.raid_member),
@@ -233,6 +260,8 @@ CASES = (
         "partition table",
         f"printf 'label: dos\\n' | sfdisk -q {DISK}",
     ),
+    Case("data without a name", "signature", "without a name", WRITE.format(seek=40)),
+    Case("data at its end", "signature", "unknown data", WRITE.format(seek=MIB * 256 - 1)),
     Case("another UUID is released", "signature", UUID, EXT4, file={"released": f'"{NOBODYS}"'}),
     Case(
         "a release that fits nothing",
@@ -299,7 +328,7 @@ def test_refused_and_unchanged(
         call(case.before, DISK)
         shelf.run("udevadm settle")
     else:
-        shelf.run(case.before)
+        shelf.run(f"set -e; {case.before}")
     try:
         before = disk_hash(shelf)
         error = refused(shelf, file, case.critical, subject)

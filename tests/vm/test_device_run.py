@@ -15,7 +15,12 @@ from typing import Any
 
 import pytest
 from conftest import CHECKOUT, Run
-from playing_device import PlayedDevice, played_device
+from playing_device import (
+    DISK_MIB,
+    PlayedDevice,
+    played_device,
+    played_device_with_erst,
+)
 
 from vexrun.device.confirmation import token_of
 from vexrun.device.description import load_device
@@ -31,10 +36,6 @@ OVERRIDE = "tests of vexrun itself"
 @pytest.fixture(scope="module")
 def shelf(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlayedDevice]:
     with played_device(suite, tmp_path_factory.mktemp("device")) as device:
-        device.run("dd if=/dev/zero of=/dev/disk/by-id/virtio-vexrun-scratch0 bs=1M count=1")
-        device.run(
-            "dd if=/dev/zero of=/dev/disk/by-id/virtio-vexrun-scratch0 bs=1M seek=191 count=1"
-        )
         yield device
 
 
@@ -43,20 +44,26 @@ Arguments = Callable[..., list[str]]
 
 @pytest.fixture
 def on_shelf(shelf: PlayedDevice, tmp_path: Path) -> Arguments:
-    """The arguments that name the device, with the token of its disk."""
+    """The arguments that name the device, with the token of its disk, which is blank."""
+    for place in ("count=1", f"seek={DISK_MIB - 1} count=1"):
+        shelf.run(f"dd if=/dev/zero of={DISK} bs=1M conv=fsync status=none {place}")
 
     def arguments(more: str = NETCONSOLE, **changed: str) -> list[str]:
-        file = tmp_path / "shelf.toml"
-        recovery = '[recovery]\nprocedure = "It is a virtual machine."\n'
-        file.write_text(shelf.file(more=f"{more}{recovery}", **changed))
-        token = token_of(load_device(str(file)))
-        return ["--target", "device", "--device", str(file), "--confirm", token]
+        return on_device(shelf, tmp_path / "shelf.toml", more, **changed)
 
     return arguments
 
 
+def on_device(shelf: PlayedDevice, file: Path, more: str, **changed: str) -> list[str]:
+    recovery = '[recovery]\nprocedure = "It is a virtual machine."\n'
+    file.write_text(shelf.file(more=f"{more}{recovery}", **changed))
+    token = token_of(load_device(str(file)))
+    return ["--target", "device", "--device", str(file), "--confirm", token]
+
+
 def canary(directory: Path, bug: str) -> Path:
     source = directory / "canaryfs"
+    directory.mkdir(exist_ok=True)
     shutil.copytree(CANARYFS, source)
     text = (source / "vexrun.toml").read_text()
     planted = f'[module]\nmake_vars = {{ CANARY = "{bug}" }}\n' if bug else "[module]\n"
@@ -91,6 +98,30 @@ def test_a_panic_is_caught_and_its_last_words_are_in_the_report(
     # Back as it was, and usable.
     assert shelf.run("cat /proc/sys/kernel/panic").strip() == "0"
     assert shelf.run("ls /run/vexrun 2>/dev/null || true") == ""
+
+
+@pytest.mark.slow
+def test_pstore_has_the_last_words_where_nothing_else_listens(
+    suite: str,
+    vexrun_test: Callable[..., Run],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A machine whose firmware keeps records, and no netconsole."""
+    (tmp_path / "machine").mkdir()
+    with played_device_with_erst(suite, tmp_path / "machine", monkeypatch) as shelf:
+        assert shelf.run("cat /sys/module/pstore/parameters/backend").strip() == "erst"
+        arguments = on_device(shelf, tmp_path / "shelf.toml", "")
+        source = canary(tmp_path, "PANIC_AT_MOUNT")
+        arguments += ["--only", "build,module,mount", "--override", OVERRIDE]
+        run = vexrun_test(str(source), *arguments)
+    assert run.status == 1, run.stderr
+    device = run.results["device"]
+    assert len(device["boot_ids"]) == 2
+    assert "pstore" in device["last_words"]
+    assert "planted panic" in run.results["kernel_events"][0]["title"]
+    kept = "".join(file.read_text() for file in (run.directory / "pstore").iterdir())
+    assert "planted panic" in kept
 
 
 def vexrun(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -157,6 +188,32 @@ def test_a_sound_filesystem_passes_and_the_device_is_as_before(
 
 
 @pytest.mark.slow
+def test_a_mkfs_that_goes_astray_is_stopped_by_the_kernel(
+    shelf: PlayedDevice, on_shelf: Arguments, vexrun_test: Callable[..., Run], tmp_path: Path
+) -> None:
+    """It writes to another disk than the one it was told; one node more of it is no way round."""
+    other = "/dev/disk/by-id/virtio-vexrun-scratch1"
+    source = tmp_path / "vexfs-ref"
+    shutil.copytree(CHECKOUT / "examples" / "vexfs-ref", source)
+    file = source / "vexrun.toml"
+    (mkfs,) = [line for line in file.read_text().splitlines() if line.startswith("mkfs = ")]
+    command = mkfs.partition('"')[2].rpartition('"')[0]
+    astray = f"""mkfs = '''echo astray >{other} || mknod /root/x b $(stat -Lc "0x%t 0x%T" {other})
+echo astray >/root/x || exit 77
+{command}'''"""
+    file.write_text(file.read_text().replace(mkfs, astray))
+    before = shelf.run(f"sha256sum <{other}")
+    run = vexrun_test(
+        str(source), *on_shelf(), "--only", "build,module,mkfs", "--override", OVERRIDE
+    )
+    shelf.run("rm -f /root/x")
+    assert shelf.run(f"sha256sum <{other}") == before
+    assert run.status == 1
+    (failed,) = run.outcomes("failed")
+    assert "Operation not permitted" in failed["message"]
+
+
+@pytest.mark.slow
 def test_the_module_can_be_built_on_the_device(
     shelf: PlayedDevice, on_shelf: Arguments, vexrun_test: Callable[..., Run], tmp_path: Path
 ) -> None:
@@ -178,34 +235,126 @@ def test_the_first_failure_ends_the_run_and_the_disk_is_kept(
     assert len(bad) == 1, ids(bad)
 
 
-@pytest.mark.slow
-def test_a_device_that_has_lost_us_helps_itself(
-    shelf: PlayedDevice, on_shelf: Arguments, tmp_path: Path
-) -> None:
-    """vexrun is killed with its module loaded: a minute later the module is gone."""
-    source = canary(tmp_path, "")
-    state = tmp_path / "state"
+def killed_run(
+    source: Path, arguments: list[str], state: Path, when: Callable[[], bool]
+) -> list[str]:
+    """A run that is killed as soon as `when` holds; the events it has left."""
     child = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "vexrun.cli", "test", str(source), "--only", "module,mount"),
-            *(*on_shelf(slowdown="2.0"), "--override", OVERRIDE),
-        ],
+        [*(sys.executable, "-m", "vexrun.cli", "test", str(source)), *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         stdin=subprocess.DEVNULL,
         env={**os.environ, "VEXRUN_STATE_DIR": str(state)},
         start_new_session=True,
     )
-    until = time.monotonic() + 300
-    while "canaryfs" not in shelf.run("cat /proc/modules"):
-        assert child.poll() is None and time.monotonic() < until
-        time.sleep(0.5)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    until = time.monotonic() + 300
-    while "dead man's switch: the module is not loaded" not in shelf.run("dmesg"):
-        assert time.monotonic() < until, shelf.run("dmesg | tail -n 5")
-        time.sleep(2)
-    assert "canaryfs" not in shelf.run("cat /proc/modules")
-    events = (state / "runs" / "latest" / "events.jsonl").read_text().splitlines()
+    try:
+        until = time.monotonic() + 400
+        while not when():
+            assert child.poll() is None and time.monotonic() < until
+            time.sleep(0.3)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    return (state / "runs" / "latest" / "events.jsonl").read_text().splitlines()
+
+
+def wait_for(what: Callable[[], bool], said: Callable[[], str], within_s: float) -> None:
+    until = time.monotonic() + within_s
+    while not what():
+        assert time.monotonic() < until, said()
+        time.sleep(3)
+
+
+def boot_id(shelf: PlayedDevice) -> str:
+    return shelf.run("cat /proc/sys/kernel/random/boot_id").strip()
+
+
+@pytest.mark.slow
+def test_a_device_without_a_network_reboots_what_it_cannot_unload(
+    shelf: PlayedDevice, on_shelf: Arguments, tmp_path: Path
+) -> None:
+    """Its cable is pulled while somebody sits in the mounted filesystem; nobody's test failed."""
+    was = boot_id(shelf)
+    state = tmp_path / "state"
+    arguments = ["--only", "module,mount,fsops", "--override", OVERRIDE, "--json"]
+    arguments += on_shelf("", slowdown="2.0")
+    with (tmp_path / "results.json").open("wb") as results:
+        child = subprocess.Popen(
+            [*(sys.executable, "-m", "vexrun.cli", "test", str(canary(tmp_path, ""))), *arguments],
+            stdout=results,
+            stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "VEXRUN_STATE_DIR": str(state)},
+        )
+        try:
+            wait_for(lambda: sits_in(shelf) or child.poll() is not None, lambda: "no mount", 400)
+            assert child.poll() is None
+            console = shelf.machine.plan.console_log
+            begun = console.stat().st_size
+            shelf.machine.monitor.execute("set_link", name="net", up=False)
+
+            def said() -> str:
+                return console.read_bytes()[begun:].decode(errors="replace")
+
+            booted = "Linux version "
+            wait_for(lambda: booted in said(), lambda: said()[-2000:], 400)
+            shelf.machine.monitor.execute("set_link", name="net", up=True)
+            assert "no word from vexrun for 120 s" in said()
+            assert "the module cannot be unloaded: rebooting" in said()
+            assert child.wait(500) == 69
+        finally:
+            child.kill()
+            child.wait()
+            shelf.machine.monitor.execute("set_link", name="net", up=True)
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["verdict"] == "error", found["reasons"]
+    assert not [test for test in found["tests"] if test["outcome"] in ("failed", "crashed")]
+    assert any("dead man's switch" in test["message"] for test in found["tests"])
+    assert found["device"]["last_words"] == ["journal"]
+    assert len(found["device"]["boot_ids"]) == 2
+    reached_again(shelf)
+    assert boot_id(shelf) == found["device"]["boot_ids"][1] != was
+
+
+def sits_in(shelf: PlayedDevice) -> bool:
+    """Whether somebody sits in the mounted filesystem from now on."""
+    said = shelf.run(
+        'cd /mnt/vexrun 2>/dev/null && [ "$(df --output=fstype . | tail -n 1)" = canaryfs ] && '
+        "(sleep 900 >/dev/null 2>&1 &) && echo sits || true"
+    )
+    return "sits" in said
+
+
+def reached_again(shelf: PlayedDevice) -> None:
+    """The machine was booted again: another connection."""
+    shelf.machine.shell.disconnect()
+    shelf.machine.connect(600)
+
+
+@pytest.mark.slow
+def test_a_device_that_has_lost_us_helps_itself(
+    shelf: PlayedDevice, on_shelf: Arguments, tmp_path: Path
+) -> None:
+    """vexrun is killed with its module loaded: two minutes later the module is gone."""
+    was = boot_id(shelf)
+    settings = "cat /proc/sys/kernel/panic /proc/sys/kernel/panic_on_oops /proc/sys/kernel/sysrq"
+    before = shelf.run(settings)
+    arguments = ["--only", "module,mount", "--override", OVERRIDE, *on_shelf(slowdown="2.0")]
+    events = killed_run(
+        canary(tmp_path, ""),
+        arguments,
+        tmp_path / "state",
+        lambda: "canaryfs" in shelf.run("cat /proc/modules"),
+    )
     assert json.loads(events[0])["event"] == "RunDescribed"
+    said = "dead man's switch: the module is not loaded any more"
+    wait_for(lambda: said in shelf.run("dmesg"), lambda: shelf.run("dmesg | tail -n 5"), 300)
+    assert "canaryfs" not in shelf.run("cat /proc/modules")
+    gone = "test ! -e /run/vexrun && echo gone || true"
+    wait_for(lambda: "gone" in shelf.run(gone), lambda: shelf.run("ls /run/vexrun"), 120)
+    assert shelf.run(settings) == before
+    assert boot_id(shelf) == was
+    # Its windows are still over the disk: the next run is told so, and touches nothing.
+    again = vexrun("test", str(canary(tmp_path / "again", "")), *arguments)
+    assert again.returncode == 1
+    assert "A run of vexrun that was lost has left" in again.stderr

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from vexrun.device.description import Device
@@ -13,6 +12,7 @@ from vexrun.errors import ConfigError, InfrastructureError
 from vexrun.playbook import InventoryHost
 from vexrun.vm.machine import runtime_dir
 from vexrun.vm.ssh import HOST_ALIAS, GuestShell, SshAddress, write_ssh_config
+from vexrun.workdir import private_directory
 
 #: A device that says nothing for so long has lost the connection; `slowdown` stretches it.
 _ALIVE_S = 30
@@ -41,15 +41,18 @@ def address_of(device: Device) -> SshAddress:
 @contextmanager
 def connection(device: Device) -> Iterator[GuestShell]:
     """A shared connection to the device; it and its files are gone with the block."""
-    directory = runtime_dir(f"vexrun-dev-{uuid.uuid4().hex[:8]}")
-    directory.mkdir(mode=0o700)
-    shell = GuestShell(write_ssh_config(address_of(device), directory))
-    try:
-        connect(device, shell)
-        yield shell
-    finally:
-        shell.disconnect()
-        shutil.rmtree(directory, ignore_errors=True)
+    with connection_directory() as directory:
+        shell = GuestShell(write_ssh_config(address_of(device), directory))
+        try:
+            connect(device, shell)
+            yield shell
+        finally:
+            shell.disconnect()
+
+
+def connection_directory() -> AbstractContextManager[Path]:
+    """For the files of a connection: gone with the block, or swept when we were killed."""
+    return private_directory(runtime_dir(f"vexrun-dev-{uuid.uuid4().hex[:8]}"))
 
 
 def connect(device: Device, shell: GuestShell, deadline_s: float | None = None) -> None:

@@ -149,7 +149,7 @@ class CriticalMachines(_Section):
     """Machines that are never a test device: by machine-id, by address."""
 
     machine_ids: list[Annotated[str, AfterValidator(_machine_id)]] = Field(default_factory=list)
-    addresses: list[str] = Field(default_factory=list)
+    addresses: list[Annotated[str, AfterValidator(str.lower)]] = Field(default_factory=list)
 
 
 def device_file(name: str) -> Path:

@@ -105,6 +105,7 @@ class Facts(_Facts):
     machine_id: str
     boot_id: str
     hostname: str
+    addresses: list[str]
     release: str
     architecture: str
     uid: int
@@ -146,7 +147,7 @@ def read_facts(shell: GuestShell, by_id: str | None, timeout_s: float = _TIMEOUT
             "The device could not be asked what it is: its Python ended with exit status "
             f"{done.returncode}.",
             evidence=done.tail(5),
-            hint="It needs python3 and util-linux: vexrun provision device brings them.",
+            hint="It needs python3 and util-linux. On Debian: apt-get install python3 util-linux",
         )
     try:
         return Facts.model_validate_json(done.stdout)

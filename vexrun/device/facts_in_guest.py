@@ -8,10 +8,12 @@ judges. What cannot be read is said in `problems`, never left out.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import pwd
 import re
+import socket
 import stat
 import subprocess
 import sys
@@ -33,16 +35,38 @@ SETTINGS = (
     "kernel.sysrq",
 )
 
+#: Without these nothing can be judged; the others may be missing from a kernel.
+_NEEDED = (
+    "/etc/machine-id",
+    "/proc/cmdline",
+    "/proc/filesystems",
+    "/proc/modules",
+    "/proc/self/mountinfo",
+    "/proc/sys/kernel/random/boot_id",
+    "/proc/sys/kernel/tainted",
+)
+#: May be missing, but what is there has to be readable.
+_READ = (*_NEEDED, "/proc/swaps", "/etc/fstab", "/etc/crypttab")
+#: Bytes at both ends of a disk that are looked at when nothing there has a name.
+_ENDS = 2**20
+#: The type of what is no zeros there, and has no signature.
+UNKNOWN_DATA = "unknown data"
+#: What looks at each disk that changes, and is done in a moment.
+_UDEV = ("systemd-udevd", "(udev-worker)", "udevadm")
+#: Where the mounts are that a system stands on.
+_SYSTEM = ("/", "/boot", "/boot/efi", "/efi", "/usr", "/var", "/home")
+
 Plain = dict  # of str to str, int, bool, None, and lists and dicts of these
 
 
 def read(request: Plain) -> Plain:  # type: ignore[type-arg]
     """The facts. `request`: by_id (or None), signatures (look for them; a process a disk)."""
-    problems: list[str] = []
+    problems = _unreadable()
     facts: Plain = {  # type: ignore[type-arg]
         "machine_id": _text("/etc/machine-id"),
         "boot_id": _text("/proc/sys/kernel/random/boot_id"),
         "hostname": os.uname().nodename,
+        "addresses": _addresses(),
         "release": os.uname().release,
         "architecture": os.uname().machine,
         "uid": os.getuid(),
@@ -74,6 +98,19 @@ def read(request: Plain) -> Plain:  # type: ignore[type-arg]
 
 
 # -- files ---------------------------------------------------------------------------------
+
+
+def _unreadable() -> list[str]:
+    """Sentences about files whose content is judged and cannot be read."""
+    found = []
+    for path in _READ:
+        try:
+            with open(path, "rb") as file:
+                file.read()
+        except OSError as error:
+            if path in _NEEDED or error.errno != errno.ENOENT:
+                found.append(f"'{path}' cannot be read: {error.strerror}")
+    return found
 
 
 def _text(path: str) -> str:
@@ -133,6 +170,25 @@ def _mount_of(line: str) -> Plain:  # type: ignore[type-arg]
 
 def _unescape(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
+
+
+# -- network -------------------------------------------------------------------------------
+
+
+def _addresses() -> list[str]:
+    """Its own addresses, without those of the loopback."""
+    found = set()
+    last = ""
+    for line in _lines("/proc/net/fib_trie"):
+        if leaf := re.search(r"\|-- ([0-9.]+)$", line):
+            last = leaf[1]
+        elif "/32 host LOCAL" in line and not last.startswith("127."):
+            found.add(last)
+    for line in _lines("/proc/net/if_inet6"):
+        digits, *_, interface = line.split()
+        if interface != "lo":
+            found.add(socket.inet_ntop(socket.AF_INET6, bytes.fromhex(digits)))
+    return sorted(found)
 
 
 # -- people --------------------------------------------------------------------------------
@@ -227,6 +283,8 @@ def _disk(by_id: str, signatures: bool, problems: list[str]) -> Plain:  # type: 
     facts["read_only"] = _text(f"/sys/class/block/{name}/ro") == "1"
     facts["partition_of"] = parent
     facts["carries_system"] = _carries_system(parent or name)
+    if parent:
+        problems += _unknown_ground()
     wanted = _configured()
     names = [name, *_partitions(name)]
     facts["parts"] = [_part(each, wanted, signatures, problems) for each in names]
@@ -243,11 +301,13 @@ def _part(name: str, wanted: dict[str, list[str]], signatures: bool, problems: l
     path = f"/dev/{name}"
     mounts = {
         _unescape(line.split()[4])
-        for pid in ["self", *filter(str.isdigit, os.listdir("/proc"))]
-        for line in _lines(f"/proc/{pid}/mountinfo")
+        for line in _mounts_of_all()
         if line.split()[2] == dev or _source_is(line, path)
     }
     swaps = {os.path.realpath(line.split()[0]) for line in _lines("/proc/swaps")[1:]}
+    carried = _signatures(path, problems) if signatures else []
+    names = [path, *(f"UUID={row['uuid']}" for row in carried)]
+    names += [f"LABEL={row['label']}" for row in carried if row["label"]]
     return {
         "name": name,
         "path": path,
@@ -257,11 +317,28 @@ def _part(name: str, wanted: dict[str, list[str]], signatures: bool, problems: l
         "swap": path in swaps,
         "holders": [_holder(each) for each in _listed(f"/sys/class/block/{name}/holders")]
         + _loops_over(path),
-        "open_by": _open_by(path),
-        "configured": wanted.get(path, []),
-        "busy": _is_busy(path),
-        "signatures": _signatures(path, problems) if signatures else [],
+        "open_by": _open_by(path, dev),
+        "configured": sorted({each for name in names for each in wanted.get(name, [])}),
+        "busy": _is_busy(path, problems),
+        "signatures": carried,
     }
+
+
+def _mounts_of_all() -> set[str]:
+    """Rows of mountinfo of every process, read once for each namespace and root that there is."""
+    found = set()
+    seen = set()
+    for pid in ["self", *filter(str.isdigit, os.listdir("/proc"))]:
+        try:
+            view = (os.readlink(f"/proc/{pid}/ns/mnt"), os.readlink(f"/proc/{pid}/root"))
+        except OSError:
+            view = None  # gone, or on its way: what it still says counts
+        if view not in seen:
+            lines = _lines(f"/proc/{pid}/mountinfo")
+            found.update(lines)
+            if lines and view is not None:
+                seen.add(view)
+    return found
 
 
 def _source_is(line: str, path: str) -> bool:
@@ -286,26 +363,38 @@ def _loops_over(path: str) -> list[str]:
     ]
 
 
-def _open_by(path: str) -> list[str]:
+def _open_by(path: str, dev: str) -> list[str]:
     """Programs that have it open, such as a virtual machine; udev's look at it is over soon."""
     found = set()
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        for number in _listed(f"/proc/{pid}/fd"):
-            try:
-                is_it = os.readlink(f"/proc/{pid}/fd/{number}") == path
-            except OSError:
-                continue
+        numbers = _listed(f"/proc/{pid}/fd") if pid != str(os.getpid()) else []
+        if any(_leads_to(pid, number, path, dev) for number in numbers):
             comm = _text(f"/proc/{pid}/comm")
-            if is_it and pid != str(os.getpid()) and "udev" not in comm:
+            if comm not in _UDEV:
                 found.add(f"'{comm}' (process {pid})")
     return sorted(found)
 
 
-def _is_busy(path: str) -> bool:
+def _leads_to(pid: str, number: str, path: str, dev: str) -> bool:
+    """Whether a descriptor is the device, also by a node in a namespace or root of its own."""
+    try:
+        target = os.readlink(f"/proc/{pid}/fd/{number}")
+        if target == path or "/dev/" not in target:
+            return target == path
+        found = os.stat(f"/proc/{pid}/fd/{number}")
+    except OSError:
+        return False
+    numbers = f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
+    return stat.S_ISBLK(found.st_mode) and numbers == dev
+
+
+def _is_busy(path: str, problems: list[str]) -> bool:
     """Whether the kernel refuses to open it exclusively: mounted, swap or held, whoever did it."""
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_EXCL))
     except OSError as error:
+        if error.errno != errno.EBUSY:
+            problems.append(f"'{path}' cannot be opened: {error.strerror}")
         return error.errno == errno.EBUSY
     return False
 
@@ -354,14 +443,41 @@ def _serial(name: str) -> str:
 
 def _carries_system(disk: str) -> bool:
     """Whether a mount that the system stands on comes from this disk, also through dm or md."""
-    points = {"/", "/boot", "/boot/efi", "/usr", "/var", "/home"}
-    devices = {
-        line.split()[2] for line in _lines("/proc/self/mountinfo") if line.split()[4] in points
-    }
-    below = set()
-    for dev in devices:
-        below |= _disks_below(os.path.basename(os.path.realpath(f"/sys/dev/block/{dev}")))
-    return disk in below
+    return any(disk in _disks_below(name) for _, names in _ground() for name in names)
+
+
+def _unknown_ground() -> list[str]:
+    """Where the system may stand on any disk; a whole disk in use is seen in other ways."""
+    return [
+        f"which disk carries '{point}' cannot be told, so it may be the one with that partition"
+        for point, names in _ground()
+        if not names
+    ]
+
+
+def _ground() -> list[tuple[str, list[str]]]:
+    """Mount points that the system stands on, and the block devices below each."""
+    found = []
+    for line in _lines("/proc/self/mountinfo"):
+        mount = _mount_of(line)
+        if mount["point"] in _SYSTEM:
+            found.append((mount["point"], _devices_of(mount)))
+    return found
+
+
+def _devices_of(mount: Plain) -> list[str]:  # type: ignore[type-arg]
+    """Kernel names; btrfs has several, and a device number of its own."""
+    name = os.path.basename(os.path.realpath(f"/sys/dev/block/{mount['dev']}"))
+    if os.path.isdir(f"/sys/class/block/{name}"):
+        return [name]
+    name = os.path.basename(os.path.realpath(mount["source"]))
+    if not mount["source"].startswith("/dev/") or not os.path.isdir(f"/sys/class/block/{name}"):
+        return []
+    for uuid in _listed("/sys/fs/btrfs"):
+        together = _listed(f"/sys/fs/btrfs/{uuid}/devices")
+        if name in together:
+            return together
+    return [name]
 
 
 def _disks_below(name: str) -> set[str]:
@@ -375,13 +491,20 @@ def _disks_below(name: str) -> set[str]:
 
 
 def _configured() -> dict[str, list[str]]:
-    """Device path to what names it: fstab, crypttab, units of systemd, the kernel's arguments."""
+    """What names a device: fstab, crypttab, units of systemd, the kernel's arguments.
+
+    Keys are paths of devices, and UUIDs and labels as they stand there: udev's link may lead to
+    another device with the same, or be gone.
+    """
     found: dict[str, list[str]] = {}
 
     def note(spec: str, where: str) -> None:
-        path = _resolved(spec)
-        if path:
-            found.setdefault(path, []).append(f"{where} names it as '{spec}'")
+        said = f"{where} names it as '{spec}'"
+        kind, equals, value = spec.partition("=")
+        if equals and kind.upper() in ("UUID", "LABEL"):
+            found.setdefault(f"{kind.upper()}={_unquoted(value)}", []).append(said)
+        if path := _resolved(spec):
+            found.setdefault(path, []).append(said)
 
     for line in _lines("/etc/fstab"):
         fields = line.split()
@@ -409,13 +532,17 @@ def _resolved(spec: str) -> str:
     kind, equals, value = spec.partition("=")
     kinds = {"UUID": "uuid", "LABEL": "label", "PARTUUID": "partuuid", "PARTLABEL": "partlabel"}
     if equals and kind.upper() in kinds:
-        value = value.strip('"')
+        value = _unquoted(value)
         escaped = "".join(
             c if c.isalnum() or c in "#+-.:=@_" or ord(c) > 127 else f"\\x{ord(c):02x}"
             for c in value
         )
         spec = f"/dev/disk/by-{kinds[kind.upper()]}/{escaped}"
     return os.path.realpath(spec) if spec.startswith("/") and os.path.exists(spec) else ""
+
+
+def _unquoted(value: str) -> str:
+    return value.strip('"')
 
 
 # -- what it carries -------------------------------------------------------------------------
@@ -434,7 +561,7 @@ def _signatures(path: str, problems: list[str]) -> list[Plain]:  # type: ignore[
         if done.returncode != 0:
             raise ValueError(done.stderr.decode(errors="replace").strip() or "no answer")
         said = json.loads(done.stdout or b"{}")
-        return [
+        found = [
             {
                 "type": row.get("type") or "?",
                 "uuid": row.get("uuid") or "",
@@ -444,9 +571,28 @@ def _signatures(path: str, problems: list[str]) -> list[Plain]:  # type: ignore[
             }
             for row in said.get("signatures", [])
         ]
+        return found or _nameless(path)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         problems.append(f"the signatures of '{path}' cannot be read: {error}")
         return []
+
+
+def _nameless(path: str) -> list[Plain]:  # type: ignore[type-arg]
+    """What nobody can put a name to is no empty disk: plain dm-crypt, a filesystem under test."""
+    digest = hashlib.sha256()
+    first = None
+    with open(path, "rb", buffering=0) as disk:
+        size = disk.seek(0, os.SEEK_END)
+        for offset in sorted({0, max(0, size - _ENDS)}):
+            disk.seek(offset)
+            content = disk.read(_ENDS)
+            digest.update(content)
+            if first is None and content.strip(b"\0"):
+                first = offset + len(content) - len(content.lstrip(b"\0"))
+    if first is None:
+        return []
+    uuid = f"data-{digest.hexdigest()[:12]}"
+    return [{"type": UNKNOWN_DATA, "uuid": uuid, "label": "", "usage": "", "offset": first}]
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from vexrun.device.description import CRITICAL, CRITICAL_FILE, CriticalMachines, Device
 from vexrun.device.facts import DiskFacts, Facts, Part, Signature
+from vexrun.device.facts_in_guest import UNKNOWN_DATA
 from vexrun.errors import ConfigError, ExitCode
 from vexrun.guest.context import MOUNT_POINT, SECOND_MOUNT_POINT
 from vexrun.kernel_log import decode_taint
@@ -206,13 +207,16 @@ def _same_boot(question: Question) -> Answer:
 
 
 def _not_critical(question: Question) -> Answer:
-    device, critical = question.device.device, question.critical
+    device, critical, facts = question.device.device, question.critical, question.facts
+    # A name in the device file may lead to an address in the list, and the other way round.
+    names = [device.address, facts.hostname, *facts.addresses]
+    listed = [each for each in names if each.lower() in critical.addresses]
     if CRITICAL in device.groups:
         why = f"The device file puts it into the group '{CRITICAL}'"
-    elif question.facts.machine_id in critical.machine_ids:
-        why = f"'{CRITICAL_FILE}' lists its machine-id '{question.facts.machine_id}'"
-    elif device.address in critical.addresses:
-        why = f"'{CRITICAL_FILE}' lists its address '{device.address}'"
+    elif facts.machine_id in critical.machine_ids:
+        why = f"'{CRITICAL_FILE}' lists its machine-id '{facts.machine_id}'"
+    elif listed:
+        why = f"'{CRITICAL_FILE}' lists its address '{listed[0]}'"
     else:
         return None
     return (f"{why}: it is a machine that matters.", "Take another machine.")
@@ -571,6 +575,8 @@ def _no_signature(question: Question) -> Answer:
         if signature.name == released:
             continue
         what = "a partition table" if _is_table(signature) else "a signature"
+        if signature.type == UNKNOWN_DATA:
+            what = "something without a name"
         return (
             f"'{part.path}' carries {what}, so somebody may want its content: "
             f"{signature.sentence}.",

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vexrun.device.description import Netconsole
+from vexrun.device.safety_net import SWITCH_WORDS
 from vexrun.errors import InfrastructureError
 from vexrun.results.model import KernelEvent
 from vexrun.vm.console import ConsoleFollower
@@ -33,6 +34,8 @@ class DeviceKmsg(KmsgFollower):
         super().__init__(shell, directory)
         self.last_sequence = -1
         self.last_seconds = 0.0
+        #: Whether the dead man's switch has said that it acts.
+        self.switch_acts = False
         self._log = log
         self._begin = begin
         self._begun = False
@@ -51,6 +54,7 @@ class DeviceKmsg(KmsgFollower):
             with self._log.open("a") as stream:
                 stream.write(text)
             self._unread += text
+            self.switch_acts |= SWITCH_WORDS in text
 
     def read(self) -> str:
         self.pump()

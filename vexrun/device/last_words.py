@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vexrun.device.kernel_log import DeviceKmsg, NetconsoleListener
+from vexrun.device.safety_net import SWITCH_WORDS
 from vexrun.errors import VexrunError
 from vexrun.kernel_log import events_in_dmesg
 from vexrun.vm.ssh import GuestShell
 
-#: Said by the switch itself (vexrun.device.safety_net) before it acts.
-_SWITCH = "dead man's switch: no word from vexrun"
 _STAMP = re.compile(r"^(?:<\d+>)?\[ *(\d+\.\d+)\]")
 _PLACES = ("/sys/fs/pstore", "/var/lib/systemd/pstore")
 _JOURNAL_LINES = 2000
@@ -58,7 +57,7 @@ def collect(
         found.append(("journal", _younger(journal, kmsg.last_seconds)))
     spoken = [(name, text) for name, text in found if text.strip()]
     words = LastWords(sources=[name for name, _ in spoken])
-    words.by_switch = any(_SWITCH in text for _, text in spoken)
+    words.by_switch = any(SWITCH_WORDS in text for _, text in spoken)
     telling = [each for each in spoken if events_in_dmesg(each[1], [])]
     for name, text in (telling or spoken)[:1]:
         words.text, words.told_by = text, f"what {name} has of the time after that"

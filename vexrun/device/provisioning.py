@@ -21,9 +21,8 @@ def provision_device(device: Device, *, check: bool, emit: Emit) -> PlaybookResu
     InfrastructureError naming the task where a role failed.
     """
     with connection(device) as shell:
-        if shell.run("command -v python3").returncode == 0:
-            facts = read_facts(shell, None)
-            _refuse_another(device, Question(device, load_critical(), facts, Here.read()))
+        facts = read_facts(shell, None)
+        _refuse_another(device, Question(device, load_critical(), facts, Here.read()))
         with Stages(emit).stage(
             "provision", f"{device.name}, check only" if check else device.name
         ):

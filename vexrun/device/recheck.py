@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from vexrun.guest.fixtures import Guest
 
 
-def demand_again(guest: Guest, claim: DeviceClaim) -> None:
+def demand_again(guest: Guest, claim: DeviceClaim, name: str, path: str) -> None:
     """Every guard once more, on facts of this moment; signatures are the tests' own by now.
+
+    `path` is about to be written: it still has to be the window `name`, for the kernel gives its
+    number to another device as soon as the window is gone.
 
     Raises TargetLostError for a refusal: nobody's test has failed, and nothing may go on.
     """
@@ -33,3 +36,8 @@ def demand_again(guest: Guest, claim: DeviceClaim) -> None:
         demand(question)
     except RefusedError as error:
         raise TargetLostError(f"{error.message} Nothing was written.") from error
+    holders = [each for part in question.own_parts for each in part.holders]
+    if f"{path.rpartition('/')[2]} ({name})" not in holders:
+        raise TargetLostError(
+            f"'{path}' is not vexrun's window '{name}' any more. Nothing was written."
+        )

@@ -36,24 +36,41 @@ assert set(_WANTED) == set(SETTINGS), "what is changed is also compared"
 
 _NETCONSOLE = "/sys/kernel/config/netconsole/vexrun"
 
-#: Bash builtins alone, so that it works where no process can be started any more.
+#: Said by the switch in the kernel log before it acts.
+SWITCH_WORDS = "dead man's switch: no word from vexrun"
+#: Whose switch has acted is not to be trusted any more: nobody watches what is loaded there.
+_ACTED = "/run/vexrun/acted"
+_JOURNAL_NOTE = "/var/log/journal/.vexrun"
+
+#: Bash builtins alone, so that it works where no process can be started any more. The watchdog
+#: hears of this shell and not of vexrun: its own patience may be shorter than ours, and a reset of
+#: its making would look like a crash.
 _DEAD_MAN = r"""shopt -s execfail
 exec 3<>/run/vexrun/alive
 watchdog=
-{ exec 9>/dev/watchdog0; } 2>/dev/null && watchdog=1
+nowayout=
+{ read -r nowayout </sys/class/watchdog/watchdog0/nowayout; } 2>/dev/null
+if [ "$nowayout" = 0 ]; then { exec 9>/dev/watchdog0; } 2>/dev/null && watchdog=1; fi
 pet() { if [ "$watchdog" ]; then printf %s "$1" >&9; fi; }
 loaded() {
     while read -r name rest; do [ "$name" = @module@ ] && return 0; done </proc/modules
     return 1
 }
 say() { echo "<$1>vexrun: dead man's switch: $2" >/dev/kmsg; }
+trap 'pet V; exit 0' TERM
 pet .
-while read -t @patience@ -r -u 3 word; do
-    if [ "$word" = off ]; then pet V; exit 0; fi
+silent=0
+while [ $silent -lt @patience@ ]; do
+    if read -t 2 -r -u 3 word; then
+        if [ "$word" = off ]; then pet V; exit 0; fi
+        silent=0
+    else
+        silent=$((silent + 2))
+    fi
     pet .
 done
+: >@acted@
 say 1 "no word from vexrun for @patience@ s"
-pet .
 timeout -k 5 20 sh -c 'umount @first@; umount @second@; rmmod @module@' </dev/null >/dev/null 2>&1 &
 for second in 1 2 3 4 5 6 7 8 9 10 11 12 13; do
     read -t 2 -r -u 3 word
@@ -63,7 +80,8 @@ done
 if ! loaded; then
     say 5 "the module is not loaded any more"
     pet V
-    exit 0
+    exec 9>&-
+    exec timeout -k 5 120 bash --norc --noprofile /run/vexrun/restore.sh
 fi
 say 1 "the module cannot be unloaded: rebooting"
 echo s >/proc/sysrq-trigger
@@ -72,8 +90,9 @@ echo b >/proc/sysrq-trigger
 """
 
 _ARM = r"""set -eu
-mkdir -p /run/vexrun /run/modprobe.d /run/systemd/journald.conf.d /var/log/journal
+mkdir -p /run/vexrun /run/modprobe.d /run/systemd/journald.conf.d
 printf '%s' @block@ >/run/modprobe.d/vexrun-subject.conf
+printf '%s' @restore@ >/run/vexrun/restore.sh
 if [ ! -e /run/vexrun/settings ]; then
     for name in @settings@; do
         echo "$name=$(cat /proc/sys/$(echo $name | tr . /))"
@@ -81,6 +100,10 @@ if [ ! -e /run/vexrun/settings ]; then
     mv /run/vexrun/settings.new /run/vexrun/settings
 fi
 @set@
+if [ ! -d /var/log/journal ]; then
+    mkdir /var/log/journal
+    : >@note@
+fi
 printf '[Journal]\nStorage=persistent\nSyncIntervalSec=1s\nRateLimitIntervalSec=0\n' \
     >/run/systemd/journald.conf.d/zz-vexrun.conf
 systemctl restart systemd-journald
@@ -90,10 +113,13 @@ if [ ! -d "/var/log/journal/$(cat /etc/machine-id)" ]; then
     exit 1
 fi
 if [ ! -e /dev/watchdog0 ]; then
-    modprobe softdog soft_margin=@margin@ && : >/run/vexrun/softdog || echo "note: no watchdog"
+    modprobe softdog soft_margin=@margin@ nowayout=0 && : >/run/vexrun/softdog ||
+        echo "note: no watchdog"
+elif [ "$(cat /sys/class/watchdog/watchdog0/nowayout 2>/dev/null)" != 0 ]; then
+    echo "note: its watchdog could not be stopped again, so it is not used"
 fi
 systemctl stop vexrun-deadman 2>/dev/null || true
-rm -f /run/vexrun/alive
+rm -f /run/vexrun/alive @acted@
 mkfifo -m 600 /run/vexrun/alive
 printf '%s' @deadman@ >/run/vexrun/deadman.sh
 systemd-run --quiet --unit=vexrun-deadman --collect --property=OOMScoreAdjust=-1000 \
@@ -102,8 +128,14 @@ systemd-run --quiet --unit=vexrun-deadman --collect --property=OOMScoreAdjust=-1
 echo '<5>@begin@' >/dev/kmsg
 """
 
-_ARM_NETCONSOLE = r"""modprobe netconsole
-[ -d /sys/kernel/config/netconsole ] || mount -t configfs configfs /sys/kernel/config
+_ARM_NETCONSOLE = r"""if [ ! -d /sys/module/netconsole ]; then
+    modprobe netconsole
+    : >/run/vexrun/netconsole
+fi
+if [ ! -d /sys/kernel/config/netconsole ]; then
+    mount -t configfs configfs /sys/kernel/config
+    : >/run/vexrun/configfs
+fi
 rmdir @where@ 2>/dev/null || true
 mkdir @where@
 echo @interface@ >@where@/dev_name
@@ -114,7 +146,7 @@ echo 1 >@where@/extended
 echo 1 >@where@/enabled
 """
 
-_DISARM = r"""if [ -p /run/vexrun/alive ]; then
+_STOP = r"""if [ -p /run/vexrun/alive ]; then
     timeout 10 sh -c 'echo off >/run/vexrun/alive' || true
     for second in 1 2 3 4 5 6 7 8 9 10; do
         systemctl is-active --quiet vexrun-deadman || break
@@ -122,18 +154,29 @@ _DISARM = r"""if [ -p /run/vexrun/alive ]; then
     done
     systemctl stop vexrun-deadman 2>/dev/null
 fi
-if [ -d @where@ ]; then echo 0 >@where@/enabled; rmdir @where@; fi
-if [ -e /run/vexrun/softdog ]; then rmmod softdog; fi
+"""
+
+#: Done by vexrun at the end, and by the switch when nobody else does it.
+_RESTORE = r"""if [ -d @where@ ]; then echo 0 >@where@/enabled; rmdir @where@; fi
+if [ -e /run/vexrun/configfs ]; then umount /sys/kernel/config; fi
+if [ -e /run/vexrun/netconsole ]; then modprobe -r netconsole; fi
+if [ -e /run/vexrun/softdog ]; then modprobe -r softdog; fi
 if [ -e /run/vexrun/settings ]; then
     while IFS='=' read -r name value; do
         echo "$value" >/proc/sys/$(echo $name | tr . /)
     done </run/vexrun/settings
 fi
 rm -f /run/modprobe.d/vexrun-subject.conf
+if [ -e @note@ ]; then
+    journalctl --relinquish-var
+    rm -rf --one-file-system /var/log/journal
+    again=1
+fi
 if [ -e /run/systemd/journald.conf.d/zz-vexrun.conf ]; then
     rm /run/systemd/journald.conf.d/zz-vexrun.conf
-    systemctl restart systemd-journald
+    again=1
 fi
+if [ "${again-}" ]; then systemctl restart systemd-journald; fi
 rm -rf /run/vexrun
 """
 
@@ -169,6 +212,9 @@ def arm_script(net: Net) -> str:
         settings=" ".join(_WANTED),
         set=settings,
         margin=str(net.patience_s),
+        restore=shlex.quote(_restore()),
+        note=_JOURNAL_NOTE,
+        acted=_ACTED,
         deadman=shlex.quote(dead_man(net)),
         netconsole=_netconsole(net),
         begin=net.begin,
@@ -181,6 +227,7 @@ def dead_man(net: Net) -> str:
         _DEAD_MAN,
         module=net.module,
         patience=str(net.patience_s),
+        acted=_ACTED,
         first=MOUNT_POINT,
         second=SECOND_MOUNT_POINT,
     )
@@ -188,7 +235,15 @@ def dead_man(net: Net) -> str:
 
 def disarm_script() -> str:
     """Takes it down, whatever of it is still there."""
-    return _filled(_DISARM, where=_NETCONSOLE)
+    return _STOP + _restore()
+
+
+def _restore() -> str:
+    return _filled(_RESTORE, where=_NETCONSOLE, note=_JOURNAL_NOTE)
+
+
+#: Whether the switch still stands, and has done nothing: exit status 0.
+STANDS = f"test ! -e {_ACTED} && systemctl is-active --quiet vexrun-deadman"
 
 
 def _netconsole(net: Net) -> str:
@@ -221,6 +276,11 @@ class SignOfLife:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+
+    @property
+    def broken(self) -> bool:
+        """The connection that carries the words has ended, and not by us."""
+        return self._child.poll() is not None
 
     def close(self) -> None:
         """No more words. The switch must have been taken down before, or it acts."""

@@ -21,18 +21,41 @@ _SECTOR = 512
 def open_windows(disk: str, dev: str, sizes: list[tuple[str, int]]) -> dict[str, str]:
     """Windows one after the other from the disk's beginning; `sizes` are (name, bytes).
 
-    `dev` is what the disk's major:minor has to be. Returns {name: path}.
+    `dev` is what the disk's major:minor has to be. Returns {name: path}. One that is there already
+    is another run's, which may go on, or stands over another disk: it is left alone.
     """
     _is_still(disk, dev)
-    close_windows([name for name, _ in sizes])
-    paths = {}
+    for name, _ in sizes:
+        assert not _exists(name), (
+            f"the device has a '{name}' already, of another run or of one that was lost; if no run "
+            "goes on there, reboot it"
+        )
+    paths: dict[str, str] = {}
     start = 0
-    for name, size in sizes:
-        length = size // _SECTOR
-        table = [(0, length, "linear", f"{dev} {start}")]
-        paths[name] = faults_in_guest.make_mapped(name, table)
-        start += length
+    try:
+        for name, size in sizes:
+            length = size // _SECTOR
+            table = [(0, length, "linear", f"{dev} {start}")]
+            paths[name] = faults_in_guest.make_mapped(name, table)
+            start += length
+    except BaseException:
+        close_windows(list(paths))
+        raise
     return paths
+
+
+def _exists(name: str) -> bool:
+    return any(
+        _name_of(each) == name for each in os.listdir("/sys/class/block") if each.startswith("dm-")
+    )
+
+
+def _name_of(block: str) -> str:
+    try:
+        with open(f"/sys/class/block/{block}/dm/name") as file:
+            return file.read().strip()
+    except OSError:
+        return ""  # gone meanwhile
 
 
 def close_windows(names: list[str]) -> None:

@@ -64,6 +64,8 @@ class DeviceClaim(BaseModel):
     by_id: str
     machine_id: str
     boot_id: str
+    #: Goes before every command of the tests there (vexrun.device.confinement).
+    prefix: str = ""
 
 
 class RunContext(BaseModel):

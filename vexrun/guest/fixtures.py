@@ -64,8 +64,8 @@ def shell(context: RunContext) -> GuestShell:
 
 
 @pytest.fixture(scope="session")
-def _agent(shell: GuestShell) -> Iterator[GuestAgent]:
-    agent = GuestAgent(shell)
+def _agent(shell: GuestShell, context: RunContext) -> Iterator[GuestAgent]:
+    agent = GuestAgent(shell, context.claim.prefix if context.claim else "")
     yield agent
     agent.stop()
 

@@ -42,11 +42,19 @@ class GuestCodeError(AssertionError):
 class GuestAgent:
     """The host's end of vexrun/guest/agent.py: started on first use, gone with the connection."""
 
-    def __init__(self, shell: GuestShell) -> None:
+    def __init__(self, shell: GuestShell, prefix: str = "") -> None:
+        """`prefix` is a command that runs the agent, and so everything that it starts."""
         self.shell = shell
+        self._prefix = prefix
         self._process: subprocess.Popen[bytes] | None = None
         self._unread = b""
         self._shipped: set[Path] = set()
+
+    @property
+    def _command(self) -> str:
+        if not self._prefix:
+            return _COMMAND
+        return f"exec {self._prefix} {_COMMAND.removeprefix('exec ')}"
 
     def ship(self, source: Path) -> None:
         """Store a module and every loaded `*_in_guest` module it may import, each once."""
@@ -87,7 +95,7 @@ class GuestAgent:
         self._unread = b""
         with (self.shell.config.parent / "agent.log").open("ab") as log:
             self._process = process.start(
-                ["ssh", "-F", str(self.shell.config), HOST_ALIAS, "--", _COMMAND],
+                ["ssh", "-F", str(self.shell.config), HOST_ALIAS, "--", self._command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -84,7 +84,9 @@ class Scratch:
         Whatever is given a disk to write on gets it from here.
         """
         assert disk in self._disks.values(), f"'{disk}' is not a scratch disk of ours"
-        self._ask_again()
+        if self._claim is not None:
+            name = next(name for name, path in self._disks.items() if path == disk)
+            demand_again(self.guest, self._claim, name, disk)
         return disk
 
     def for_mkfs(self, disk: str) -> str:
@@ -97,7 +99,3 @@ class Scratch:
         faulty = self._claim is None and disk.startswith(_FAULTY)
         assert faulty or not self.guest.exists(disk), f"'{disk}' is not a scratch disk of ours"
         return disk
-
-    def _ask_again(self) -> None:
-        if self._claim is not None:
-            demand_again(self.guest, self._claim)

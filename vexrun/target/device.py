@@ -4,53 +4,54 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
 import time
-import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vexrun import process
 from vexrun.device import last_words, windows_in_guest
-from vexrun.device.connection import address_of, connect, device_inventory, recovery
+from vexrun.device.confinement import confined, demand_confinement, spare_numbers
+from vexrun.device.connection import (
+    address_of,
+    connect,
+    connection_directory,
+    device_inventory,
+    recovery,
+)
 from vexrun.device.description import CriticalMachines, Device
 from vexrun.device.differences import differences
-from vexrun.device.facts import Facts, read_facts
+from vexrun.device.facts import DiskFacts, Facts, read_facts
 from vexrun.device.guards import WINDOWS, Here, Phase, Question, demand, space_needed
 from vexrun.device.kernel_log import DeviceConsole, DeviceKmsg, NetconsoleListener
-from vexrun.device.safety_net import Net, SignOfLife, arm_script, disarm_script
+from vexrun.device.safety_net import STANDS, Net, SignOfLife, arm_script, disarm_script
 from vexrun.errors import InfrastructureError, TargetLostError, VexrunError
 from vexrun.guest.context import DeviceClaim
-from vexrun.guest.payload import GuestAgent, GuestPython
+from vexrun.guest.payload import GuestAgent, GuestCodeError, GuestPython
 from vexrun.playbook import InventoryHost
 from vexrun.results.model import DeviceInfo, KernelEvent, TargetInfo
 from vexrun.subject import Subject
+from vexrun.target.channels import SYSRQ_PATIENCE_S, Channels
 from vexrun.target.hang import (
-    STUCK_S,
     HangReport,
     StuckWatch,
     find_culprit,
-    look_command,
     waiting_in,
 )
-from vexrun.target.kernel_watch import KernelCheck, KernelWatch, silent_event
+from vexrun.target.kernel_watch import KernelCheck, silent_event
 from vexrun.target.leaving import umount_and_unload
 from vexrun.vm.heartbeat import Heartbeat
-from vexrun.vm.machine import runtime_dir
 from vexrun.vm.ssh import HOST_ALIAS, GuestShell, write_ssh_config
-from vexrun.vm.standing_shell import StandingShell
 
 _MIB = 2**20
 #: A device without a beat for so long is asked whether it is still there; times `slowdown`, up to
 #: the second figure.
 _SILENCE_S, _MAX_SILENCE_S = 20.0, 90.0
-#: How often a test that takes long is looked at.
-_LOOK_EVERY_S = 15.0
-#: How long a kernel may take to print what SysRq asks for.
-_SYSRQ_PATIENCE_S = 20.0
 #: Silence before a person is told how to help.
 _TELL_AFTER_S = 90.0
+#: Loaded by us: the device mapper, and its target for failing media.
+_WINDOW_MODULES = ("dm_flakey", "dm_mod")
 #: Where signatures are, at both ends of a disk.
 _BLANKED = _MIB
 
@@ -84,26 +85,23 @@ class DeviceTarget:
         self.on_start: Callable[[], None] | None = None
         #: Whether the disk keeps what the tests have left on it.
         self.keep_disk = False
-        self.directory = runtime_dir(f"vexrun-dev-{uuid.uuid4().hex[:8]}")
-        self.directory.mkdir(mode=0o700)
+        self._files = ExitStack()
+        self.directory = self._files.enter_context(connection_directory())
         self.shell = GuestShell(write_ssh_config(address_of(plan.device), self.directory))
         self._before: Facts | None = None
         self._windows: dict[str, str] = {}
+        self._prefix = ""
         self._armed = False
         self._used = False  # a test has begun, and may have written to the disk
         self._ended: str | None = None
         self._gone = False
         self._rebooted = False
         self._by_switch = False
-        self._kmsg: DeviceKmsg | None = None
-        self._console: DeviceConsole | None = None
+        self._channels: Channels[DeviceConsole, DeviceKmsg] = Channels(
+            plan.subject.module.sysfs_name
+        )
         self._netconsole: NetconsoleListener | None = None
-        self._standing: StandingShell | None = None
-        self._watch: KernelWatch | None = None
-        self._heartbeat: Heartbeat | None = None
         self._life: SignOfLife | None = None
-        self._stuck = StuckWatch()
-        self._looked = 0.0
 
     # -- life -------------------------------------------------------------------------------
 
@@ -126,7 +124,7 @@ class DeviceTarget:
         self._write_state("device-before.json", before)
         self._take_disk(before)
         self._arm()
-        self._watch_kernel()
+        self._channels.begin_watch(self.shell, self.slowdown)
 
     def restore(self) -> None:
         raise InfrastructureError("A device is not replaced by a clean one.")
@@ -147,6 +145,15 @@ class DeviceTarget:
                 windows_in_guest.open_windows, before.disk.path, before.disk.dev, sizes
             )
         demand(self._question(self._read_facts(), Phase.RUNNING))
+        self._confine(before.disk)
+
+    def _confine(self, disk: DiskFacts) -> None:
+        """What tests run may open the windows, and no other disk; tried out."""
+        used = self.shell.run("cat /sys/class/block/dm-*/dev", timeout_s=self._minute, check=True)
+        self._prefix = confined(self._windows.values(), disk, spare_numbers(used.stdout))
+        paths = [*self._windows.values(), *(part.path for part in disk.parts)]
+        may = {path.removeprefix("/dev/") for path in paths}
+        demand_confinement(self.shell, self._prefix, may, self._minute)
 
     def _arm(self) -> None:
         """The safety net; a part that cannot be put up ends the run before it begins."""
@@ -169,9 +176,10 @@ class DeviceTarget:
             stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             log.write(f"--- vexrun: /dev/kmsg of '{self.plan.device.name}' over ssh, {stamp}\n")
             offset = log.tell()
-        self._kmsg = DeviceKmsg(self.shell, self.directory, self.plan.console_log, begin)
-        self._console = DeviceConsole(
-            self.plan.console_log, offset, [module.sysfs_name], self._kmsg
+        kmsg = DeviceKmsg(self.shell, self.directory, self.plan.console_log, begin)
+        self._channels.kmsg = kmsg
+        self._channels.console = DeviceConsole(
+            self.plan.console_log, offset, [module.sysfs_name], kmsg
         )
         self._armed = True
         done = self.shell.run(
@@ -189,24 +197,12 @@ class DeviceTarget:
                 self._note(f"On the device: {line.removeprefix('note: ')}.")
         self._life = SignOfLife(self.shell)
 
-    def _watch_kernel(self) -> None:
-        assert self._console is not None and self._kmsg is not None, "the net is up"
-        self._standing = StandingShell(self.shell)
-        module = self.plan.subject.module.sysfs_name
-        self._watch = KernelWatch(
-            self._standing, self._console, self._kmsg, [module], self.slowdown
-        )
-        self._watch.begin()
-        self._heartbeat = Heartbeat(self.shell)
-
     def close(self) -> None:
         """Take everything down again, look at the device once more, say what is different."""
         try:
             if self._armed or self._windows:
                 self._put_back()
-            if self._watch is not None:
-                with self.plan.console_log.with_name("dmesg.log").open("a") as log:
-                    log.write(self._watch.dmesg)
+            self._channels.save_dmesg(self.plan.rundir)
         finally:
             self._let_go()
 
@@ -219,6 +215,8 @@ class DeviceTarget:
                 self._connect_again()
             if not self._rebooted:
                 self._clear_disk()
+            elif self._used:
+                self._tell_of_disk()
             self.shell.run(
                 "exec bash --norc --noprofile -s",
                 timeout_s=2 * self._minute,
@@ -228,6 +226,7 @@ class DeviceTarget:
             if self._life is not None:
                 self._life.close()
                 self._life = None
+            self._remove_own_modules()
             after = self._read_facts()
         except VexrunError as error:
             self._note(
@@ -240,6 +239,13 @@ class DeviceTarget:
             self.plan.info.changed += differences(self._before, after)
             for each in self.plan.info.changed:
                 self._note(f"The device is not as it was: {each}.")
+
+    def _remove_own_modules(self) -> None:
+        """Those of the windows; one that is still in use stays, and is told."""
+        before = self._before.modules if self._before is not None else []
+        ours = [name for name in _WINDOW_MODULES if name not in before]
+        if ours and not self._windows:
+            self.shell.run(f"modprobe -r {' '.join(ours)}", timeout_s=self._minute)
 
     def _clear_disk(self) -> None:
         """Close the windows, and leave a disk that carries nothing, unless it is evidence."""
@@ -258,10 +264,14 @@ class DeviceTarget:
                 demand(self._question(facts, Phase.CLEARING))
                 call(windows_in_guest.blank, before.disk.path, before.disk.dev, _BLANKED)
         if self.keep_disk:
-            self._note(
-                f"The disk '{before.disk.by_id}' was left as the failed test left it. The next run "
-                "will ask for its signature to be released."
-            )
+            self._tell_of_disk()
+
+    def _tell_of_disk(self) -> None:
+        assert self._before is not None and self._before.disk is not None, "the device was open"
+        self._note(
+            f"The disk '{self._before.disk.by_id}' was left as the run left it. If that is not "
+            "blank, the next run will ask for it to be released."
+        )
 
     def _reboot(self, why: str) -> None:
         """The last way to a kernel without the subject."""
@@ -276,24 +286,24 @@ class DeviceTarget:
         self._connect_again()
 
     def _let_go(self) -> None:
-        for each in (self._heartbeat, self._standing, self._kmsg, self._console, self._life):
-            if each is not None:
-                each.close()
+        self._channels.end()
+        if self._life is not None:
+            self._life.close()
+            self._life = None
         if self._netconsole is not None:
             self._netconsole.pump()
             self._netconsole.close()
-        self._heartbeat = self._standing = self._kmsg = self._console = self._life = None
-        self._watch = self._netconsole = None
+            self._netconsole = None
         self.shell.disconnect()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self._files.close()
 
     # -- what it is -------------------------------------------------------------------------
 
     @property
     def console(self) -> DeviceConsole:
-        if self._console is None:
+        if self._channels.console is None:
             raise TargetLostError("The device is not watched.")
-        return self._console
+        return self._channels.console
 
     @property
     def slowdown(self) -> float:
@@ -329,6 +339,7 @@ class DeviceTarget:
             by_id=before.disk.by_id,
             machine_id=here.machine_id,
             boot_id=here.boot_id,
+            prefix=self._prefix,
         )
 
     def info(self) -> TargetInfo:
@@ -349,12 +360,19 @@ class DeviceTarget:
 
     def ended(self) -> str | None:
         """Why the device cannot go on, None while it can."""
+        kmsg = self._channels.kmsg
+        if self._ended is None and kmsg is not None and kmsg.switch_acts:
+            # It unloads the module under whatever runs: that is no failure of a test.
+            self._by_switch = True
+            self._ended = "the device lost vexrun, and its dead man's switch has acted"
+        if self._ended is None and self._life is not None and self._life.broken:
+            self._life = SignOfLife(self.shell)
         if self._ended is None and self._looks_gone():
             self._ended = self._find_out()
         return self._ended
 
     def _looks_gone(self) -> bool:
-        beat = self._heartbeat
+        beat = self._channels.heartbeat
         if self._netconsole is not None:
             self._netconsole.pump()
             if self._netconsole.ends_with_panic:
@@ -401,14 +419,19 @@ class DeviceTarget:
         return "the device was booted again"
 
     def _answers_as_before(self) -> bool:
-        """Only a beat was missed: the shared connection carries commands, and it beats again."""
+        """Only a beat was missed: the shared connection carries commands, and it beats again.
+
+        A switch that has acted meanwhile has unloaded what was under test: then nothing is as
+        before, and a test that goes on would be blamed for that.
+        """
         try:
-            self.shell.run("true", timeout_s=self._minute / 2, check=True)
+            if self.shell.run(STANDS, timeout_s=self._minute / 2).returncode != 0:
+                return False
         except VexrunError:
             return False
-        if self._heartbeat is not None:
-            self._heartbeat.close()
-        self._heartbeat = Heartbeat(self.shell)
+        if self._channels.heartbeat is not None:
+            self._channels.heartbeat.close()
+        self._channels.heartbeat = Heartbeat(self.shell)
         if self._life is not None:
             self._life.close()
             self._life = SignOfLife(self.shell)
@@ -426,9 +449,10 @@ class DeviceTarget:
 
     def _hear(self, is_back: bool) -> None:
         """The last words: what comes first in this order and says anything goes to console.log."""
-        if self._kmsg is None:
+        kmsg = self._channels.kmsg
+        if kmsg is None:
             return
-        self._kmsg.pump()
+        kmsg.pump()
         shell = None
         if is_back:
             self._connect_again()
@@ -439,7 +463,7 @@ class DeviceTarget:
             boot_id=self.plan.info.boot_ids[0],
             known_pstore=self._before.pstore,
             netconsole=self._netconsole,
-            kmsg=self._kmsg,
+            kmsg=kmsg,
             rundir=self.plan.rundir,
             timeout_s=self._minute,
         )
@@ -456,16 +480,19 @@ class DeviceTarget:
 
     def check_kernel(self, timeout_s: float) -> KernelCheck:
         """What the kernel did since the last check (see KernelWatch)."""
-        if self._watch is None:
+        watch = self._channels.watch
+        if watch is None:
             raise TargetLostError("The device is not watched.")
         ended = self.ended()
         if ended is None:
-            check = self._watch.check(timeout_s)
-            if check.answered:
+            check = watch.check(timeout_s)
+            ended = self.ended()  # what was read just now may say that the switch has acted
+            if ended is None and check.answered:
                 return check
-            self._ended = ended = self._find_out()
             if ended is None:
-                again = self._watch.check(3 * timeout_s)
+                self._ended = ended = self._find_out()
+            if ended is None:
+                again = watch.check(3 * timeout_s)
                 events = [*check.events, *again.events]
                 if again.answered or events:
                     return KernelCheck(events, again.notes, again.answered, again.log_lost)
@@ -488,46 +515,34 @@ class DeviceTarget:
     def notice_hang(self, begun: float, limit_s: float) -> HangReport | None:
         """Evidence that the test which began at that time will never end, None without."""
         now = time.monotonic()
-        if now - begun < 2 * _LOOK_EVERY_S or now - self._looked < _LOOK_EVERY_S:
+        if not self._channels.looks(begun, now):
             return None
-        self._looked = now
-        name = self._stuck.look(self._tasks(), now, max(STUCK_S, limit_s / 2))
+        name = self._channels.stuck_task(now, limit_s)
         return self.explain_hang(name) if name else None
-
-    def _tasks(self) -> str:
-        if self._standing is None:
-            return ""
-        command = look_command(self.plan.subject.module.sysfs_name)
-        try:
-            return self._standing.run(command, timeout_s=_LOOK_EVERY_S).stdout
-        except TargetLostError:
-            return ""
 
     def explain_hang(self, name: str = "") -> HangReport:
         """Ask the kernel for blocked tasks and busy CPUs, and name the hang."""
         start = self.console.position
-        if self._standing is None or self._ended is not None:
+        standing = self._channels.standing
+        if standing is None or self._ended is not None:
             return HangReport(name, mute=True)
         try:
-            self._standing.run(
+            standing.run(
                 "echo l >/proc/sysrq-trigger; echo w >/proc/sysrq-trigger",
-                timeout_s=_SYSRQ_PATIENCE_S * self.slowdown,
+                timeout_s=SYSRQ_PATIENCE_S * self.slowdown,
             )
         except TargetLostError:
             return HangReport(name or "the device does not answer", mute=True)
         time.sleep(2.0)
-        self.console.poll()
-        with self.plan.console_log.open("rb") as log:
-            log.seek(start)
-            text = log.read(200_000).decode(errors="replace")
+        text = self._channels.said_since(start, self.plan.console_log)
         culprit = find_culprit(text, self.plan.subject.module.sysfs_name)
-        name = name or (culprit.name if culprit else "") or waiting_in(self._tasks())
+        name = name or (culprit.name if culprit else "") or waiting_in(self._channels.tasks())
         return HangReport(name, text, culprit=culprit)
 
     def begin_test(self) -> None:
         self._used = True
         self.console.poll()
-        self._stuck = StuckWatch()
+        self._channels.stuck = StuckWatch()
 
     # -- changing ---------------------------------------------------------------------------
 
@@ -583,7 +598,10 @@ class DeviceTarget:
 
 
 class _Calls:
-    """Calls functions on the device through an agent that ends with the block."""
+    """Calls functions on the device through an agent that ends with the block.
+
+    What fails there is no test of anybody: InfrastructureError.
+    """
 
     def __init__(self, shell: GuestShell, timeout_s: float) -> None:
         self._agent = GuestAgent(shell)
@@ -592,8 +610,13 @@ class _Calls:
     def __enter__(self) -> GuestPython:
         return GuestPython(self._agent, self._timeout_s)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._agent.stop()
+        if isinstance(error, GuestCodeError):
+            what, _, trace = str(error).partition("\n\n")
+            raise InfrastructureError(
+                f"This failed on the device: {what}.", evidence=trace
+            ) from error
 
 
 def _once(events: list[KernelEvent]) -> list[KernelEvent]:

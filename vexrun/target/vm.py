@@ -15,41 +15,34 @@ from vexrun.playbook import InventoryHost
 from vexrun.results.model import TargetInfo
 from vexrun.settings import MachineSettings
 from vexrun.subject import Subject
+from vexrun.target.channels import SYSRQ_PATIENCE_S, Channels
 from vexrun.target.hang import (
     BLOCKED_AGAIN_S,
     BLOCKED_S,
     FLOOD_BYTES,
-    STUCK_S,
     HangReport,
     Schedule,
     StuckWatch,
     find_culprit,
     is_blocked_task,
     kernel_answers,
-    look_command,
     waiting_in,
 )
-from vexrun.target.kernel_watch import KernelCheck, KernelWatch, silent_event
+from vexrun.target.kernel_watch import KernelCheck, silent_event
 from vexrun.target.leaving import umount_and_unload
 from vexrun.vm.accel import Accelerator
 from vexrun.vm.console import ConsoleFollower
 from vexrun.vm.disks import ScratchPlan
-from vexrun.vm.heartbeat import Heartbeat
 from vexrun.vm.kmsg import KmsgFollower
 from vexrun.vm.machine import Machine, MachinePlan, sweep_dead_machines
 from vexrun.vm.snapshot import Snapshot, guest_inventory
 from vexrun.vm.ssh import GuestShell
-from vexrun.vm.standing_shell import StandingShell
 
 #: Seconds from starting QEMU to the first ssh command on a current machine with KVM.
 _KVM_BOOT_S = 4.0
 #: A guest without a beat for so long is asked whether its kernel lives. The kernel's own
 #: detectors of lockups and RCU stalls have spoken by then.
 _SILENCE_S = 80.0
-#: How often a test that takes long is looked at, and from when on.
-_LOOK_EVERY_S = 15.0
-#: How long a kernel may take to print what SysRq asks for.
-_SYSRQ_PATIENCE_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -78,13 +71,9 @@ class VmTarget:
         self.on_start: Callable[[], None] | None = None
         self.restores = 0
         self._machine: Machine | None = None
-        self._console: ConsoleFollower | None = None
-        self._kmsg: KmsgFollower | None = None
-        self._standing: StandingShell | None = None
-        self._watch: KernelWatch | None = None
-        self._heartbeat: Heartbeat | None = None
-        self._stuck = StuckWatch()
-        self._looked = 0.0
+        self._channels: Channels[ConsoleFollower, KmsgFollower] = Channels(
+            plan.subject.module.sysfs_name
+        )
         self._asked = 0.0
         self._test_offset = 0
         self._explained: HangReport | None = None  # of the running test
@@ -130,17 +119,14 @@ class VmTarget:
         self._machine = machine
         self._test_offset, self._explained = offset, None
         modules = [self.plan.subject.module.sysfs_name]
-        self._console = ConsoleFollower(self.plan.console_log, offset, modules)
+        self._channels.console = ConsoleFollower(self.plan.console_log, offset, modules)
         machine.start()
         machine.wait_for_incoming()
         machine.resize_scratch()
         machine.connect(120 * self.slowdown)
         self._prepare(machine)
-        self._kmsg = KmsgFollower(machine.shell, machine.directory)
-        self._standing = StandingShell(machine.shell)
-        self._watch = KernelWatch(self._standing, self._console, self._kmsg, modules, self.slowdown)
-        self._watch.begin()
-        self._heartbeat = Heartbeat(machine.shell)
+        self._channels.kmsg = KmsgFollower(machine.shell, machine.directory)
+        self._channels.begin_watch(machine.shell, self.slowdown)
 
     def _prepare(self, machine: Machine) -> None:
         """One step: clock, source share, and no in-kernel copy of the subject's module."""
@@ -168,32 +154,12 @@ class VmTarget:
 
     def _drop(self) -> None:
         try:
-            self._save_dmesg()
+            self._channels.save_dmesg(self.plan.console_log.parent)
         finally:
-            self._end()
-
-    def _save_dmesg(self) -> None:
-        if self._watch is not None:
-            with self.plan.console_log.with_name("dmesg.log").open("a") as log:
-                log.write(self._watch.dmesg)
-
-    def _end(self) -> None:
-        if self._heartbeat is not None:
-            self._heartbeat.close()
-            self._heartbeat = None
-        if self._standing is not None:
-            self._standing.close()
-            self._standing = None
-        if self._kmsg is not None:
-            self._kmsg.close()
-            self._kmsg = None
-        if self._console is not None:
-            self._console.close()
-            self._console = None
-        if self._machine is not None:
-            self._machine.destroy()
-            self._machine = None
-        self._watch = None
+            self._channels.end()
+            if self._machine is not None:
+                self._machine.destroy()
+                self._machine = None
 
     # -- looking ----------------------------------------------------------------------------
 
@@ -205,9 +171,9 @@ class VmTarget:
 
     @property
     def console(self) -> ConsoleFollower:
-        if self._console is None:
+        if self._channels.console is None:
             raise TargetLostError("There is no machine.")
-        return self._console
+        return self._channels.console
 
     @property
     def slowdown(self) -> float:
@@ -270,16 +236,17 @@ class VmTarget:
         return check
 
     def _check_kernel(self, timeout_s: float) -> KernelCheck:
-        if self._watch is None:
+        watch = self._channels.watch
+        if watch is None:
             raise TargetLostError("There is no machine.")
         ended, hang = self.ended(), HangReport("")
         if ended is None:
-            check = self._watch.check(timeout_s)
+            check = watch.check(timeout_s)
             if not check.answered and not check.events and self.ended() is None:
                 hang = self._explained or self.explain_hang()
-                if hang.starved or (not hang.mute and self._beats()):
+                if hang.starved or (not hang.mute and self._channels.beats()):
                     # Slow is not hung: whoever still runs processes gets a second chance.
-                    check = self._watch.check(3 * timeout_s)
+                    check = watch.check(3 * timeout_s)
             ended = self.ended() if not check.answered else None
         else:
             # Let QEMU's last output reach the file: a panic prints on after its QMP event.
@@ -297,21 +264,18 @@ class VmTarget:
 
     def _silence(self) -> str:
         """A name for a guest whose kernel answers, while we cannot reach its processes."""
-        if self._heartbeat is None or self._heartbeat.broken:
+        beat = self._channels.heartbeat
+        if beat is None or beat.broken:
             return "ssh is gone, while the guest's kernel still answers"
         return "the guest's kernel answers, its processes do not"
-
-    def _beats(self) -> bool:
-        """Whether processes of the guest were seen to run a moment ago."""
-        beat = self._heartbeat
-        return beat is not None and not beat.broken and beat.silent_for() < _LOOK_EVERY_S
 
     def believes_trouble(self) -> bool:
         """Whether what the console shows can be the kernel's word, and not a process's."""
         if not self.console.events and not self.console.trouble:
             return False
         # Where no process runs nobody can forge, and nobody can carry the kernel's buffer to us.
-        return self._watch is None or self._watch.confirms() or not self._beats()
+        watch = self._channels.watch
+        return watch is None or watch.confirms() or not self._channels.beats()
 
     def notice_hang(self, begun: float, limit_s: float) -> HangReport | None:
         """Evidence that the test which began at that time will never end, None without.
@@ -320,28 +284,17 @@ class VmTarget:
         the kernel, and the kernel answers. `limit_s` is the time one command of the test has.
         """
         now = time.monotonic()
-        beat = self._heartbeat
-        if now - begun < 2 * _LOOK_EVERY_S or now - self._looked < _LOOK_EVERY_S or beat is None:
+        beat = self._channels.heartbeat
+        if beat is None or not self._channels.looks(begun, now):
             return None
-        self._looked = now
-        if self._beats():
-            name = self._stuck.look(self._tasks(), now, max(STUCK_S, limit_s / 2))
+        if self._channels.beats():
+            name = self._channels.stuck_task(now, limit_s)
             return self.explain_hang(name) if name else None
         if beat.broken or beat.silent_for() < _SILENCE_S or now - self._asked < _SILENCE_S:
             return None
         self._asked = now
         report = self.explain_hang()
         return report if report.mute else None
-
-    def _tasks(self) -> str:
-        """What StuckWatch and waiting_in look at; '' when the guest does not say in time."""
-        if self._standing is None:
-            return ""
-        command = look_command(self.plan.subject.module.sysfs_name)
-        try:
-            return self._standing.run(command, timeout_s=_LOOK_EVERY_S).stdout
-        except TargetLostError:
-            return ""  # the heartbeat will tell
 
     def explain_hang(self, name: str = "") -> HangReport:
         """Ask the kernel for the stacks of blocked tasks and busy CPUs, and name the hang."""
@@ -351,27 +304,25 @@ class VmTarget:
             name = f"the guest floods the console ({printed >> 20} MiB in this test)"
 
         def said() -> str:
-            self.console.poll()
-            with self.plan.console_log.open("rb") as log:
-                log.seek(start)
-                return log.read(200_000).decode(errors="replace")
+            return self._channels.said_since(start, self.plan.console_log)
 
         before = Schedule.of(self.machine.pid)
-        answered, text = kernel_answers(self.machine, said, "lw", _SYSRQ_PATIENCE_S)
+        answered, text = kernel_answers(self.machine, said, "lw", SYSRQ_PATIENCE_S)
         starved = Schedule.of(self.machine.pid).starved_since(before)
         culprit = find_culprit(text, self.plan.subject.module.sysfs_name)
         where = culprit.name if culprit else ""
         if name and where:
             name += f"; {where.partition(': ')[2]}"
         name = name or where
-        if not name and self._beats():
-            name = waiting_in(self._tasks())
-        mute = not answered and not name and not self._beats() and not starved
+        beats = self._channels.beats
+        if not name and beats():
+            name = waiting_in(self._channels.tasks())
+        mute = not answered and not name and not beats() and not starved
         if starved and not answered:
             name = name or "the guest does not answer, and this machine hardly lets it run"
         elif mute:
             name = "the guest is mute: neither its processes nor its kernel answer"
-        elif not name and not self._beats():
+        elif not name and not beats():
             name = self._silence()
         details = text if answered else self._registers()
         self._explained = HangReport(name, details, mute, starved and not answered, culprit)
@@ -381,7 +332,7 @@ class VmTarget:
         """What the console says from now on belongs to the next test."""
         self.console.poll()
         self._test_offset = self.console.position
-        self._stuck, self._explained = StuckWatch(), None
+        self._channels.stuck, self._explained = StuckWatch(), None
 
     def _registers(self) -> str:
         try:
