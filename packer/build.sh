@@ -10,4 +10,14 @@ trap 'rm -rf "$seed"' EXIT
 "$here/seed.sh" "$seed"
 # The virtual environment's Ansible, whether or not it is active.
 PATH=$here/../.venv/bin:$PATH CHECKPOINT_DISABLE=1 \
-    packer build -only "qemu.$source" -var "seed=$seed" "$@" "$here/vexfs.pkr.hcl"
+    packer build -only "qemu.$source" -var "seed=$seed" "$@" "$here/vexfs.pkr.hcl" &
+packer=$!
+# Whatever ends us ends Packer, which then ends the machine and removes what is half done.
+trap 'kill "$packer"' INT TERM HUP
+code=0
+wait "$packer" || code=$?
+while kill -0 "$packer" 2>/dev/null; do # the first wait was cut short by a signal
+    code=0
+    wait "$packer" || code=$?
+done
+exit "$code"

@@ -83,6 +83,9 @@ locals {
   share = "local,path=${var.source_dir},mount_tag=vexfs-src,security_model=none,readonly=on"
   arguments = concat(
     [
+      # Not the VNC server that headless means to Packer.
+      ["-vnc", "none"],
+      ["-display", "none"],
       ["-cpu", var.accelerator == "kvm" ? "host" : "max"],
       ["-netdev", local.network],
       ["-smbios", local.seed],
@@ -113,6 +116,8 @@ source "qemu" "vexfs" {
   disk_discard         = "unmap"
   net_device           = "virtio-net"
   headless             = true
+  disable_vnc          = true
+  boot_wait            = "0s"
   qemuargs             = local.arguments
   http_directory       = "${var.seed}/http"
   http_bind_address    = "127.0.0.1"

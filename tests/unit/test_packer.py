@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +155,35 @@ def test_a_build_forgets_its_key_and_ends_as_packer_does(
     (call,) = programs.calls("packer")
     assert call.startswith("build -only qemu.local -var seed=")
     assert call.endswith(f"-var cpus=2 {PACKER / 'vexfs.pkr.hcl'}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_what_ends_a_build_ends_packer(
+    programs: Programs, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Packer is given the time to end its machine."""
+    said = tmp_path / "said"
+    programs.add(
+        "packer",
+        f"trap 'echo ending >>{said}; sleep 0.5; echo ended >>{said}; exit 1' TERM\n"
+        f"echo began >{said}; while :; do sleep 0.1; done",
+    )
+    with subprocess.Popen([PACKER / "build.sh", "local"], start_new_session=True) as build:
+        try:
+            wait_for(said.exists)
+            build.send_signal(number)
+            assert build.wait(20) == 1
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(build.pid, signal.SIGKILL)
+    assert said.read_text().split() == ["began", "ending", "ended"]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_build_of_nothing_says_how_it_is_called(programs: Programs) -> None:
