@@ -18,7 +18,8 @@ from pathlib import Path
 _PACKAGES = (
     *("cloud-init", "openssh-server", "sudo", "systemd-sysv", "udev", "grub-pc-bin"),
     *("iproute2", "ca-certificates", "python3-apt", "systemd-resolved", "netbase"),
-    *("cloud-guest-utils", "fdisk"),  # growpart
+    # growpart; and what brings up the network that cloud-init writes down
+    *("cloud-guest-utils", "fdisk", "netplan.io"),
 )
 _GRUB_CFG = """\
 set timeout=0
