@@ -31,7 +31,8 @@ menuentry Debian {
 _SETUP = (
     'ln -sf ../run/systemd/resolve/stub-resolv.conf "$1/etc/resolv.conf"',
     'echo "LABEL=cloudimg / ext4 rw,discard 0 1" >"$1/etc/fstab"',
-    'echo "UUID=ABCD-1234 /boot/efi vfat defaults,nofail 0 0" >>"$1/etc/fstab"',
+    # Its partition is empty, so that a boot by its own loader waits for it in vain.
+    'echo "UUID=ABCD-1234 /boot/efi vfat nofail,x-systemd.device-timeout=3 0 0" >>"$1/etc/fstab"',
     'mkdir -p "$1/boot/efi" "$1/boot/grub"',
     'rm -f "$1"/etc/ssh/ssh_host_*',
     f"printf '%s' '{_GRUB_CFG}' >\"$1/boot/grub/grub.cfg\"",
