@@ -180,9 +180,9 @@ build {
     environment_vars = ["BUILT_BY=Packer ${packer.version}, ${source.name}"]
   }
 
-  # For 'vexrun image import --sha256'.
+  # For 'vexrun image import --sha256'. 1.6.6 says the name of the source block for BuildName.
   post-processor "checksum" {
     checksum_types = ["sha256"]
-    output         = "${var.output}/vexfs-{{.BuildName}}.{{.ChecksumType}}"
+    output         = "${var.output}/vexfs-${source.name}.{{.ChecksumType}}"
   }
 }
