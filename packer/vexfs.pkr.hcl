@@ -163,8 +163,9 @@ build {
     use_proxy = false
     ansible_env_vars = [
       "ANSIBLE_CONFIG=${local.root}/ansible.cfg",
-      # Nobody knows the host key of a machine that was just made; it is on 127.0.0.1.
+      # Nobody knows the host key of a machine that was just made, nor shall: it is on 127.0.0.1.
       "ANSIBLE_HOST_KEY_CHECKING=False",
+      "ANSIBLE_SSH_COMMON_ARGS=-o UserKnownHostsFile=/dev/null",
     ]
     extra_arguments = [
       "--inventory", "${local.root}/inventory/hosts.yml",
