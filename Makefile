@@ -8,15 +8,15 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Molecule keeps its state here: two checkouts with one name must not share it.
 export ANSIBLE_HOME := $(CURDIR)/.ansible
 
-.PHONY: help demo test test-all lint unit vm-tests canaries molecule bench ways wheel lock setup clean
+.PHONY: help demo test test-all lint unit packer-validate vm-tests canaries molecule bench ways wheel lock setup clean
 
 help:
 	@echo "make demo       a real module built, loaded and judged in a real VM"
 	@echo "make test       lint, unit tests, VM cycles, canaries (smoke), molecule test"
 	@echo "make test-all   make test, with every canary and every suite"
 	@echo "make bench      measured ratios: snapshot against boot, native against guest build; detection"
-	@echo "make ways       one table over the guests: ours and imported cloud images"
-	@echo "make lint unit vm-tests canaries molecule wheel lock clean"
+	@echo "make ways       one table over the guests: ours, imported cloud images, Packer's"
+	@echo "make lint unit packer-validate vm-tests canaries molecule wheel lock clean"
 
 # -- set-up: apt packages, virtual environment --------------------------------------------
 
@@ -44,13 +44,17 @@ test: lint unit vm-tests canaries molecule
 
 # -- the parts ----------------------------------------------------------------------------
 
-lint: setup
+lint: setup packer-validate
 	ruff check .
 	ruff format --check .
 	mypy
 	yamllint --strict .
 	ansible-lint -c .config/ansible-lint.yml --offline
 	git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
+
+packer-validate: setup
+	@if command -v packer >/dev/null; then packer/validate.sh; \
+	else echo "There is no packer here, so packer/ was not checked."; fi
 
 unit: setup
 	pytest tests/unit

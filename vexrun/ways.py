@@ -1,7 +1,7 @@
 """One table over the ways to a guest: `make ways`.
 
-Each guest that --suite can name is booted, proven (the roles again over ssh), given a module that
-must pass and one with a planted bug that must be found.
+Each guest that --suite can name is booted, proven (the roles again over ssh), given two modules
+that must pass and one with a planted bug that must be found.
 """
 
 from __future__ import annotations
@@ -13,19 +13,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vexrun.errors import ExitCode, VexrunError
-from vexrun.image.catalog import find_guest, list_images
-from vexrun.image.suites import DEFAULT_SUITE
+from vexrun.image.catalog import find_guest, find_image, list_images
+from vexrun.image.suites import DEFAULT_SUITE, Suite
 from vexrun.interrupt import interruptible
 from vexrun.layout import cache_dir, data_root
 from vexrun.output import say
 from vexrun.selftest import choose_canaries, load_canaries, run_canary
-from vexrun.subrun import run_test
+from vexrun.subrun import SubRun, run_test
 
-#: A real module, shortly: loaded, formatted, mounted, written to.
-_SUBJECT = "examples/subjects/minix.toml"
+#: One of the kernel's own modules and the reference subject, what `vexrun test` is given for each.
+_MODULES = {
+    "minix": ("--subject", "examples/subjects/minix.toml"),
+    "vexfs-ref": ("", "examples/vexfs-ref"),
+}
+#: Shortly: built, loaded, formatted, mounted, written to.
 _CATEGORIES = "build,module,mkfs,mount"
 #: A NULL pointer in a module's init: the kernel's word, its place, and the end of the machine.
 _PLANTED = "oops-in-init"
+#: packer/finish.sh writes it into what Packer built.
+_PACKER_MARK = Path("etc/vexrun-packer")
 
 
 @dataclass(frozen=True)
@@ -37,32 +43,48 @@ class Row:
     kernel: str
     first_boot: str
     changed: str
-    module: str
+    modules: tuple[str, ...]  # as _MODULES
     planted: str
     right: bool
 
 
 def try_guest(name: str) -> Row:
-    """Run both modules in the guest that --suite calls `name`."""
+    """Run every module in the guest that --suite calls `name`."""
     suite = find_guest(name)
-    subject = str(data_root() / _SUBJECT)
-    run = run_test(["--subject", subject, "--only", _CATEGORIES, "--suite", suite.name])
+    runs = [_run_module(option, path, suite.name) for option, path in _MODULES.values()]
     (planted,) = choose_canaries(load_canaries(), [_PLANTED], False)
     with tempfile.TemporaryDirectory(prefix="vexrun-ways-") as directory:
         judged = run_canary(planted, suite.name, Path(directory))
-    target = run.results.target if run.results else None
+    target = runs[0].results.target if runs[0].results else None
     boot_s, changed = _first_boot(target.image_key if target and target.image_key else "")
-    passed = run.results is not None and run.status == ExitCode.PASS
+    passed = all(run.results is not None and run.status == ExitCode.PASS for run in runs)
     return Row(
         guest=suite.name,
-        way="imported cloud image" if suite.image else "built here",
+        way=_way(suite),
         kernel=(target.kernel if target else None) or "unknown",
         first_boot=f"{boot_s:.0f} s" if boot_s is not None else "unknown",
         changed="unknown" if changed is None else str(changed),
-        module=f"{run.results.verdict.value}, {run.seconds:.0f} s" if run.results else run.said,
+        modules=tuple(
+            f"{run.results.verdict.value}, {run.seconds:.0f} s" if run.results else run.said
+            for run in runs
+        ),
         planted=f"found, {judged.seconds:.0f} s" if judged.right else "; ".join(judged.problems),
         right=passed and judged.right and changed == 0,
     )
+
+
+def _run_module(option: str, path: str, suite: str) -> SubRun:
+    given = [option] if option else []
+    given.append(str(data_root() / path))
+    return run_test([*given, "--only", _CATEGORIES, "--suite", suite])
+
+
+def _way(suite: Suite) -> str:
+    """How the guest came here; of an imported image its own files say who made it."""
+    if suite.image is None:
+        return "built here"
+    mark = find_image(suite.image).rootfs / _PACKER_MARK
+    return f"built by {mark.read_text().strip()}" if mark.is_file() else "imported cloud image"
 
 
 def _first_boot(image_key: str) -> tuple[float | None, int | None]:
@@ -80,12 +102,13 @@ def _first_boot(image_key: str) -> tuple[float | None, int | None]:
 def table(rows: list[Row]) -> str:
     """Markdown, for docs/cloud-images.md."""
     lines = [
-        f"| guest | way | kernel | first boot | changed by the roles | minix | {_PLANTED} |",
-        "|---|---|---|--:|--:|---|---|",
+        "| guest | way | kernel | first boot | changed by the roles "
+        f"| {' | '.join(_MODULES)} | {_PLANTED} |",
+        f"|---|---|---|--:|--:|{'---|' * len(_MODULES)}---|",
     ]
     lines += [
         f"| `{row.guest}` | {row.way} | {row.kernel} | {row.first_boot} | {row.changed} "
-        f"| {row.module} | {row.planted} |"
+        f"| {' | '.join(row.modules)} | {row.planted} |"
         for row in rows
     ]
     return "\n".join(lines)

@@ -101,6 +101,19 @@ def test_what_the_roles_cannot_work_on_is_refused(
     assert why in refused(make_disk(release, machine_of)).message
 
 
+@NEEDS_ROOT
+@pytest.mark.parametrize(
+    ("release", "why"),
+    [(UBUNTU, "cloud-images.md#ubuntu"), (BUSTER, "not one that the roles know")],
+)
+def test_a_refusal_says_which_image_to_take_instead(
+    machine: None, make_disk: MakeDisk, release: str, why: str
+) -> None:
+    hint = refused(make_disk(release, AMD64)).hint
+    assert why in hint
+    assert "trixie (Linux 6.12), bookworm (Linux 6.1), sid (the newest)" in hint
+
+
 @pytest.mark.parametrize("content", [b"", b"\xfd7zXZ\0" + os.urandom(MIB), b"\0" * MIB])
 def test_what_is_no_disk_is_refused(machine: None, tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "file"
@@ -196,6 +209,19 @@ def test_the_old_disk_is_forgotten_and_the_seed_is_there(rootfs: Path) -> None:
     assert config["datasource_list"] == ["NoCloud"]
     assert config["ssh_deletekeys"] is False
     assert not (rootfs / "var" / "lib" / "cloud" / "instances").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["systemd/network/10-cloud-init-eth0.network", "netplan/50-cloud-init.yaml"],
+)
+def test_the_network_of_an_earlier_machine_is_forgotten(rootfs: Path, name: str) -> None:
+    earlier = rootfs / "etc" / name
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("[Match]\nPermanentMACAddress=52:54:00:12:34:56\n")
+    (earlier.parent / "90-own").touch()
+    adapt(rootfs, "files")
+    assert [path.name for path in earlier.parent.iterdir()] == ["90-own"]
 
 
 def test_a_mirror_takes_the_place_of_every_other(rootfs: Path) -> None:

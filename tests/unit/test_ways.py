@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from vexrun import ways
-from vexrun.layout import cache_dir
+from vexrun.image.suites import Suite
+from vexrun.layout import cache_dir, data_root
 from vexrun.results.model import RunResults, TargetInfo, Verdict
 from vexrun.selftest import Judged, load_canaries
 from vexrun.subrun import SubRun
@@ -34,7 +36,8 @@ def tried(home: Path, monkeypatch: pytest.MonkeyPatch, make_results: Any) -> dic
 
     def run_test(arguments: list[str]) -> SubRun:
         world["asked"].append(arguments)
-        return SubRun(world["results"], world["status"], 97.4, "no machine")
+        status = world.get("statuses", [world["status"]] * 2)[(len(world["asked"]) - 1) % 2]
+        return SubRun(world["results"], status, 97.4, "no machine")
 
     def run_canary(canary: Any, suite: str, directory: Path) -> Judged:
         assert directory.is_dir()
@@ -58,10 +61,12 @@ def test_a_guest_in_which_all_is_right(tried: dict[str, Any]) -> None:
     row = try_guest("trixie")
     assert row.right
     assert (row.first_boot, row.changed, row.kernel) == ("41 s", "0", "6.12.9-amd64")
-    assert (row.module, row.planted) == ("pass, 97 s", "found, 51 s")
-    (arguments,) = tried["asked"]
-    assert arguments[-2:] == ["--suite", "trixie"]
-    assert Path(arguments[1]).is_file()
+    assert (row.modules, row.planted) == (("pass, 97 s", "pass, 97 s"), "found, 51 s")
+    minix, vexfs_ref = tried["asked"]
+    assert minix[-2:] == vexfs_ref[-2:] == ["--suite", "trixie"]
+    assert minix[0] == "--subject"
+    assert Path(minix[1]).is_file()
+    assert Path(vexfs_ref[0]).is_dir()
     assert any(canary.name == "oops-in-init" for canary in load_canaries())
 
 
@@ -72,6 +77,10 @@ def a_bug_not_found(world: dict[str, Any]) -> None:
 def a_failing_module(world: dict[str, Any]) -> None:
     world["results"].verdict = Verdict.FAIL
     world["status"] = 1
+
+
+def a_second_module_that_fails(world: dict[str, Any]) -> None:
+    world["statuses"] = [0, 1]
 
 
 def no_results(world: dict[str, Any]) -> None:
@@ -88,7 +97,14 @@ def no_snapshot(world: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [a_bug_not_found, a_failing_module, no_results, roles_that_change_something, no_snapshot],
+    [
+        a_bug_not_found,
+        a_failing_module,
+        a_second_module_that_fails,
+        no_results,
+        roles_that_change_something,
+        no_snapshot,
+    ],
 )
 def test_one_thing_that_is_not_right_fails_the_guest(
     tried: dict[str, Any], change: Any, capsys: pytest.CaptureFixture[str]
@@ -103,3 +119,24 @@ def test_the_table_is_markdown(tried: dict[str, Any]) -> None:
     lines = table([try_guest("trixie")]).splitlines()
     assert len({line.count("|") for line in lines}) == 1
     assert main(["trixie"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("mark", "way"),
+    [("", "imported cloud image"), ("Packer 1.6.6, local\n", "built by Packer 1.6.6, local")],
+)
+def test_what_made_an_imported_image_is_read_in_it(
+    tried: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str, way: str
+) -> None:
+    (tmp_path / "etc").mkdir()
+    if mark:
+        (tmp_path / "etc/vexrun-packer").write_text(mark)
+    suite = Suite("trixie-imported-1", "6.12", image="trixie-imported-1")
+    monkeypatch.setattr(ways, "find_guest", lambda name: suite)
+    monkeypatch.setattr(ways, "find_image", lambda name: SimpleNamespace(rootfs=tmp_path))
+    assert try_guest(suite.name).way == way
+
+
+def test_packer_leaves_the_mark_that_is_looked_for() -> None:
+    finish = (data_root() / "packer" / "finish.sh").read_text()
+    assert f">/{ways._PACKER_MARK}\n" in finish

@@ -15,6 +15,9 @@ files() {
         install -D -m 644 "$root/srv/cloud.cfg" "$root/etc/cloud/cloud.cfg.d/99-vexrun.cfg"
         # What it remembers of an instance it has been.
         for name in instance instances data sem; do rm -rf "$root/var/lib/cloud/$name"; done
+        # The network of a machine that it has been, an image of Packer's for one: sorted before ours.
+        rm -f "$root"/etc/systemd/network/10-cloud-init-* "$root/etc/netplan/50-cloud-init.yaml" \
+            "$root/etc/network/interfaces.d/50-cloud-init"
     else
         echo "note: The image has no cloud-init, so the seed's user is not made in it."
     fi

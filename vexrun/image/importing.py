@@ -2,7 +2,7 @@
 
 It is unpacked and provisioned at native speed rather than booted for that, and then boots like
 every image: kernel and initrd taken out, so whether it brought a UEFI or a BIOS loader is all the
-same (docs/decisions/0019-cloud-images-are-unpacked.md).
+same (docs/decisions/0030-cloud-images-are-unpacked.md).
 """
 
 from __future__ import annotations
@@ -47,6 +47,13 @@ _CLOUD_CFG = {
     "cloud_config_modules": ["locale"],
     "cloud_final_modules": [],
 }
+#: By the ID of os-release.
+_WHY_NOT = {
+    "ubuntu": "Ubuntu calls kernels and tools otherwise than the roles do, and no Ubuntu guest has "
+    "been tested; docs/cloud-images.md#ubuntu says what there is for it.",
+    "debian": "This release is not one that the roles know.",
+}
+_WHY_NOT_ELSE = "The roles install packages by Debian's names."
 #: Of the account that cloud-init makes.
 CLOUD_USER = "vexrun"
 
@@ -123,13 +130,21 @@ def _inputs(tree: Path, place: str, checksum: Checksum, settings: ImageSettings)
     if release.get("ID") != "debian" or suite is None:
         raise ConfigError(
             f"'{place}' is '{release.get('PRETTY_NAME', 'unknown')}', which cannot be imported.",
-            hint=f"Images of Debian can: {', '.join(SUITES)}. The roles install packages by "
-            "Debian's names.",
+            hint=f"{_WHY_NOT.get(release.get('ID', ''), _WHY_NOT_ELSE)}\n"
+            f"Take Debian's image with the kernel nearest to yours: {_kernels()}.",
         )
     dpkg = (tree / "usr/bin/dpkg").read_bytes()[:20]
     if dpkg[:4] != b"\x7fELF" or int.from_bytes(dpkg[18:20], "little") != _ELF_X86_64:
         raise ConfigError(f"'{place}' is not for amd64.", hint="Take the amd64 image.")
     return _expected(suite.name, checksum, settings)
+
+
+def _kernels() -> str:
+    named = (
+        f"{suite.name} ({f'Linux {suite.kernel_series}' if suite.kernel_series else 'the newest'})"
+        for suite in SUITES.values()
+    )
+    return ", ".join(named)
 
 
 def _expected(suite: str, checksum: Checksum, settings: ImageSettings) -> ImageInputs:
