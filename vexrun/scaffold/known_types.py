@@ -60,7 +60,10 @@ KNOWN_TYPES: dict[str, KnownType] = {
         "mkfs.fat -F 16 {device}", "dosfstools", 64, "fsck.fat -n {device}", (*_FAT, "longnames")
     ),
     "nilfs2": KnownType("mkfs.nilfs2 -q -f {device}", "nilfs-tools", 256),
-    "ntfs3": KnownType("mkfs.ntfs -q -F -f {device}", "ntfs-3g", 64),
+    # Without -F it makes nothing on a whole disk, and with it also on one that is mounted.
+    "ntfs3": KnownType(
+        "mkfs.ntfs -q -F -f {device}", "ntfs-3g", 64, lacks=("casesensitive", "mountedcheck")
+    ),
     "reiserfs": KnownType(
         "mkfs.reiserfs -q -f -f {device}",
         "reiserfsprogs",
