@@ -62,7 +62,10 @@ KNOWN_TYPES: dict[str, KnownType] = {
     "nilfs2": KnownType("mkfs.nilfs2 -q -f {device}", "nilfs-tools", 256),
     # Without -F it makes nothing on a whole disk, and with it also on one that is mounted.
     "ntfs3": KnownType(
-        "mkfs.ntfs -q -F -f {device}", "ntfs-3g", 64, lacks=("casesensitive", "mountedcheck")
+        "mkfs.ntfs -q -F -f {device}",
+        "ntfs-3g",
+        64,
+        lacks=("casesensitive", "mountedcheck", "sparse"),
     ),
     "reiserfs": KnownType(
         "mkfs.reiserfs -q -f -f {device}",
