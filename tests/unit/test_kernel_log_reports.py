@@ -23,6 +23,65 @@ CAPTURED: dict[str, Expected] = {
         ("unload", "busy inodes after unmount of busy_dentry", None),
     ],
     "busy_inodes": [("unload", "busy inodes after unmount of busy_inodes", None)],
+    "complaints_cache_mix": [  # 6.1 has a line number of its own
+        ("warning", "WARNING at mm/slab.h:665 cache_from_obj", "complaints_init")
+    ],
+    "complaints_debugfs_twice": [
+        ("unload", "duplicate debugfs entry complaints", None),
+        ("unload", "duplicate debugfs entry twice", None),
+    ],
+    "complaints_fortify": [
+        ("memory", "detected buffer overflow in complaints_fortify", "complaints_fortify.cold")
+    ],
+    "complaints_kobject_never": [
+        (
+            "unload",
+            "kobject (null): is not initialized, yet kobject_put() is being called",
+            "complaints_init",
+        ),
+        ("memory", "refcount_t: underflow in complaints_init", "complaints_init"),
+    ],
+    "complaints_kobject_twice": [
+        (
+            "unload",
+            "kobject: tried to init an initialized object in complaints_init",
+            "complaints_init",
+        )
+    ],
+    "complaints_list_del": [
+        ("memory", "list_del corruption in complaints_list_del", "complaints_list_del")
+    ],
+    "complaints_list_twice": [
+        ("memory", "list_add corruption in complaints_list_twice", "complaints_list_twice")
+    ],
+    "complaints_pages": [
+        ("memory", "page allocation failure of order 9 in complaints_pages", "complaints_pages")
+    ],
+    "complaints_proc_busy": [
+        (
+            "unload",
+            "/proc directory /proc/complaints_busy removed while not empty",
+            "complaints_init",
+        )
+    ],
+    "complaints_proc_twice": [
+        ("unload", "duplicate /proc entry /proc/complaints_twice", "complaints_proc_twice")
+    ],
+    "complaints_stack": [
+        (
+            "panic",
+            "panic: stack-protector: Kernel stack is corrupted in: "
+            "complaints_stack+N/N [complaints]",
+            "complaints_stack",
+        )
+    ],
+    "complaints_sysctl_twice": [
+        (
+            "unload",
+            "duplicate sysctl entry /fs/complaints/twice",
+            "complaints_sysctl_twice",
+        )
+    ],
     "divide": [("oops", "division by zero in divide_by_zero", "divide_by_zero")],
     "double_free": [
         ("memory", "slab kmalloc-64: Object already free in double_free_it", "double_free_it")
@@ -189,6 +248,7 @@ SOURCE_MODULE = {
     "rcu_stall": "soft_lockup",
     "panic_on_warn": "warn_on",
     "null_init_oops_panic": "null_init",
+    **{name: "complaints" for name in CAPTURED if name.startswith("complaints_")},
 }
 CAPTURED_LOGS = sorted((LOGS / "captured").glob("*.log"))
 
