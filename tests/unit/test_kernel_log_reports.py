@@ -23,15 +23,27 @@ CAPTURED: dict[str, Expected] = {
         ("unload", "busy inodes after unmount of busy_dentry", None),
     ],
     "busy_inodes": [("unload", "busy inodes after unmount of busy_inodes", None)],
-    "complaints_cache_mix": [  # 6.1 has a line number of its own
-        ("warning", "WARNING at mm/slab.h:665 cache_from_obj", "complaints_init")
-    ],
+    "complaints_bad_parameter": [("load", "complaints: invalid parameter number", None)],
+    "complaints_brelse": [("warning", "WARNING at fs/buffer.c:1239 __brelse", "complaints_init")],
     "complaints_debugfs_twice": [
         ("unload", "duplicate debugfs entry complaints", None),
         ("unload", "duplicate debugfs entry twice", None),
     ],
     "complaints_fortify": [
         ("memory", "detected buffer overflow in complaints_fortify", "complaints_fortify.cold")
+    ],
+    "complaints_field": [
+        ("memory", "field-spanning write in complaints_field", "complaints_field")
+    ],
+    "complaints_getblk": [
+        (
+            "memory",
+            "buffer of an invalid block size in complaints_getblk",
+            "complaints_getblk",
+        )
+    ],
+    "complaints_kfree": [
+        ("warning", "WARNING at mm/slub.c:4799 free_large_kmalloc", "complaints_init")
     ],
     "complaints_kobject_never": [
         (
@@ -45,6 +57,13 @@ CAPTURED: dict[str, Expected] = {
         (
             "unload",
             "kobject: tried to init an initialized object in complaints_init",
+            "complaints_init",
+        )
+    ],
+    "complaints_kobject_typeless": [
+        (
+            "unload",
+            "kobject: must have a ktype to be initialized properly in complaints_init",
             "complaints_init",
         )
     ],
@@ -67,6 +86,13 @@ CAPTURED: dict[str, Expected] = {
     "complaints_proc_twice": [
         ("unload", "duplicate /proc entry /proc/complaints_twice", "complaints_proc_twice")
     ],
+    "complaints_rcu_sleep": [
+        (
+            "locking",
+            "context switch within RCU read-side critical section in complaints_rcu_sleep",
+            "complaints_rcu_sleep",
+        )
+    ],
     "complaints_stack": [
         (
             "panic",
@@ -75,12 +101,10 @@ CAPTURED: dict[str, Expected] = {
             "complaints_stack",
         )
     ],
-    "complaints_sysctl_twice": [
-        (
-            "unload",
-            "duplicate sysctl entry /fs/complaints/twice",
-            "complaints_sysctl_twice",
-        )
+    "complaints_sysctl_twice": [("unload", "duplicate sysctl entry /fs/complaints/twice", None)],
+    "complaints_tasklet_leak": [("atomic", "softirq TASKLET leaked atomic context", None)],
+    "complaints_vmalloc": [
+        ("memory", "vmalloc: exceeds total pages in complaints_vmalloc", "complaints_vmalloc")
     ],
     "divide": [("oops", "division by zero in divide_by_zero", "divide_by_zero")],
     "double_free": [

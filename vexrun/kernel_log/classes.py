@@ -479,6 +479,7 @@ SIGNATURES: tuple[Signature, ...] = (
         _UNLOAD,
         r"sysctl duplicate entry: (?P<path>\S+)",
         "duplicate sysctl entry {path}",
+        single=True,  # 6.1 prints a stack behind it, 6.12 none: the same key on both
     ),
     Signature(
         "duplicate_cache",
