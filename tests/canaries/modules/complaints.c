@@ -88,23 +88,6 @@ static noinline void complaints_sysctl_twice(void)
 		unregister_sysctl_table(first);
 }
 
-static noinline void complaints_cache_twice(void)
-{
-	struct kmem_cache *first = kmem_cache_create("complaints", 200, 0, SLAB_POISON, NULL);
-	struct kmem_cache *second = kmem_cache_create("complaints", 200, 0, SLAB_POISON, NULL);
-
-	kmem_cache_destroy(second);
-	kmem_cache_destroy(first);
-}
-
-static noinline void complaints_cache_mix(void)
-{
-	struct kmem_cache *first = kmem_cache_create("complaints_a", 200, 0, SLAB_POISON, NULL);
-	struct kmem_cache *second = kmem_cache_create("complaints_b", 200, 0, SLAB_POISON, NULL);
-
-	kmem_cache_free(second, kmem_cache_alloc(first, GFP_KERNEL));
-}
-
 static noinline void complaints_pages(void)
 {
 	static unsigned long held[2048];
@@ -121,11 +104,6 @@ static noinline void complaints_vmalloc(void)
 	volatile unsigned long size = 1UL << 42;
 
 	vfree(vmalloc(size));
-}
-
-static noinline void complaints_vfree(void)
-{
-	vfree((void *)VMALLOC_START + 123 * PAGE_SIZE);
 }
 
 static noinline void complaints_kfree(void)
@@ -247,11 +225,8 @@ static const struct {
 	{ "proc_busy", complaints_proc_busy },
 	{ "debugfs_twice", complaints_debugfs_twice },
 	{ "sysctl_twice", complaints_sysctl_twice },
-	{ "cache_twice", complaints_cache_twice },
-	{ "cache_mix", complaints_cache_mix },
 	{ "pages", complaints_pages },
 	{ "vmalloc", complaints_vmalloc },
-	{ "vfree", complaints_vfree },
 	{ "kfree", complaints_kfree },
 	{ "brelse", complaints_brelse },
 	{ "getblk", complaints_getblk },
