@@ -269,6 +269,22 @@ def test_a_stack_has_what_stands_behind_a_call(kernel: Kernel) -> None:
     assert kernel.stack(BASE + 0x8000) == ["demo_spin+0x10 [demo]"]
 
 
+def test_a_call_that_never_comes_back_may_end_its_function(kernel: Kernel) -> None:
+    """Linux 6.1, panic() at mount: the stack had `cleanup_module+0x0`, which was never called."""
+    memory: Any = kernel.memory
+    memory.put(0x2700, b"\0demo_spin\0cleanup_module\0")
+    functions = struct.pack("<IBBHQQ", 1, 2, 0, 1, BASE + 0x10040, 16)
+    functions += struct.pack("<IBBHQQ", 11, 2, 0, 1, BASE + 0x10050, 16)
+    memory.put(0x2900, functions)
+    memory.put(0x2600, u64(BASE + 0x2900, 2))
+    memory.put(0x10050 - 5, b"\xe8")
+    memory.put(0x100 - 5, b"\xe8")
+    memory.put(0x8000, u64(BASE + 0x10050, BASE + 0x100))
+    again = Kernel(memory)
+    assert again.stack(BASE + 0x8000) == ["demo_spin+0x10 [demo]", "_stext+0x100"]
+    assert again.place(BASE + 0x10050) == "cleanup_module+0x0 [demo]", "where a processor is"
+
+
 def test_a_list_that_was_damaged_ends(kernel: Kernel) -> None:
     memory: Any = kernel.memory
     memory.put(0x2500, u64(BASE + 0x2500))  # the module follows itself

@@ -202,9 +202,9 @@ class Kallsyms:
         self.address: dict[str, int] = dict(zip(names, values, strict=True))
         self.text = range(start, self.address.get("_etext", start))
 
-    def name(self, address: int) -> str:
-        """`function+0x1c`."""
-        at = bisect_right(self._values, address) - 1
+    def name(self, address: int, inside: int | None = None) -> str:
+        """`function+0x1c`; of the function that holds the address `inside`, when it is given."""
+        at = bisect_right(self._values, address if inside is None else inside) - 1
         value, name = self._sorted[max(at, 0)]
         return f"{name}+{address - value:#x}"
 
@@ -258,8 +258,8 @@ class Module:
     size: int
     functions: list[tuple[int, str]]
 
-    def function(self, address: int) -> str:
-        at = bisect_right(self.functions, (address, "\x7f")) - 1
+    def function(self, address: int, inside: int | None = None) -> str:
+        at = bisect_right(self.functions, (address if inside is None else inside, "\x7f")) - 1
         if at < 0:
             return f"{address:#x} [{self.name}]"
         value, name = self.functions[at]
@@ -395,13 +395,18 @@ class Kernel:
 
     # -- stacks -----------------------------------------------------------------------------
 
-    def place(self, address: int) -> str:
-        """`function+0x1c [module]`, '' when no code is there."""
-        if address in self.symbols.text:
-            return self.symbols.name(address)
+    def place(self, address: int, *, returned_to: bool = False) -> str:
+        """`function+0x1c [module]`, '' when no code is there.
+
+        A call that never comes back, such as panic(), may be the last instruction of its
+        function: what it would return to belongs to the next one, and is looked up one byte lower.
+        """
+        inside = address - 1 if returned_to else address
+        if inside in self.symbols.text:
+            return self.symbols.name(address, inside)
         for module in self.modules:
-            if module.base <= address < module.base + module.size:
-                return module.function(address)
+            if module.base <= inside < module.base + module.size:
+                return module.function(address, inside)
         return ""
 
     def stack(self, pointer: int, limit: int = 40) -> list[str]:
@@ -416,7 +421,7 @@ class Kernel:
                 value = self.memory.u64(at)
             except BadImageError:
                 break
-            place = self.place(value)
+            place = self.place(value, returned_to=True)
             if place and self._behind_a_call(value):
                 places.append(place)
                 if len(places) == limit:
