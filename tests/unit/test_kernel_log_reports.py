@@ -491,3 +491,23 @@ def test_another_disk_than_the_root_disk_may_be_damaged() -> None:
     """The tests damage media themselves."""
     said = "EXT4-fs error (device vdb): ext4_readdir:258: inode #12: bad entry in directory"
     assert parse(f"[   31.415926] {said}\n".encode(), "minix") == []
+
+
+def test_the_first_frame_is_one_that_is_certain() -> None:
+    """Linux 6.1.192, panic() as the last instruction of canaryfs_fill_super."""
+    stamp = "[  112.233077] "
+    said = (
+        "Kernel panic - not syncing: canaryfs: planted panic",
+        "Call Trace:",
+        " <TASK>",
+        " dump_stack_lvl+0x44/0x5c",
+        " panic+0x118/0x2f4",
+        " ? canaryfs_get_tree+0x11/0x11 [canaryfs]",
+        " canaryfs_fill_super+0x11/0x11 [canaryfs]",
+        " get_tree_nodev+0x62/0xa0",
+        " </TASK>",
+    )
+    (event,) = parse("".join(f"{stamp}{line}\n" for line in said).encode(), "canaryfs")
+    functions = [frame.function for frame in event.frames]
+    assert functions == ["canaryfs_fill_super", "canaryfs_get_tree"]
+    assert event.module_frame == "canaryfs_fill_super+0x11/0x11 [canaryfs]"

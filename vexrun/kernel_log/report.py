@@ -304,8 +304,15 @@ class Report:
             excerpt=excerpt,
             source=self._source,
             source_line=self._printed_line(),
-            frames=list(self._frames.values()),
+            frames=self._certain_first(),
         )
+
+    def _certain_first(self) -> list[StackFrame]:
+        """As printed, but what the unwinder only guessed does not stand first: there one looks."""
+        frames = list(self._frames.values())
+        certain = (n for n, frame in enumerate(frames) if frame.address is not FrameAddress.GUESS)
+        first = next(certain, 0)
+        return [*frames[first:], *frames[:first]]
 
     def _printed_line(self) -> str | None:
         """File and line that the kernel printed itself, when they must be the subject's.
