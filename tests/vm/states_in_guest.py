@@ -47,14 +47,6 @@ def zfs_member(disk: str) -> None:
             _write(disk, label + (128 << 10) + number * 1024, uberblock)
 
 
-def zfs_member_on_loop(_: str) -> None:
-    """A disk large enough for libblkid to look for ZFS."""
-    _run("truncate", "-s", "80M", "/var/tmp/zfs")
-    loop = _run("losetup", "-f", "--show", "/var/tmp/zfs")
-    zfs_member(loop)
-    _run("ln", "-s", loop, "/dev/disk/by-id/zfs")
-
-
 def partition_table(disk: str) -> None:
     """A master boot record with two partitions of 8 MiB; sfdisk is not installed."""
     record = bytearray(512)
