@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
 
 
 def lvm_member(disk: str) -> None:
@@ -44,6 +45,31 @@ def zfs_member(disk: str) -> None:
         _write(disk, label, bytes(128 << 10))
         for number in range(16):
             _write(disk, label + (128 << 10) + number * 1024, uberblock)
+
+
+def partition_table(disk: str) -> None:
+    """A master boot record with two partitions of 8 MiB; sfdisk is not installed."""
+    record = bytearray(512)
+    for number, start in enumerate((2048, 2048 + 16384)):
+        struct.pack_into("<B3sB3sII", record, 446 + 16 * number, 0, b"", 0x83, b"", start, 16384)
+    record[510:] = b"\x55\xaa"
+    _write(disk, 0, bytes(record))
+
+
+def mounted_partition(disk: str) -> None:
+    partition_table(disk)
+    _run("blockdev", "--rereadpt", disk)
+    _run("udevadm", "settle")
+    part = f"{os.path.realpath(disk)}1"
+    _run("mkfs.ext4", "-q", "-F", part)
+    _run("mkdir", "-p", "/mnt/part")
+    _run("mount", "-o", "ro", part, "/mnt/part")
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    return done.stdout.strip()
 
 
 def luks(disk: str) -> None:

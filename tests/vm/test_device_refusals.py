@@ -167,10 +167,8 @@ CASES = (
         "a partition of it is mounted",
         "mounted",
         "/mnt/part",
-        f"printf 'label: gpt\\n,8M\\n,8M\\n' | sfdisk -q {DISK}; udevadm settle; "
-        f"mkfs.ext4 -q -F {DISK}-part1; udevadm settle; mkdir -p /mnt/part; "
-        f"mount -o ro {DISK}-part1 /mnt/part",
-        f"umount /mnt/part; wipefs -qa {DISK}; blockdev --rereadpt {DISK}",
+        states.mounted_partition,
+        f"umount /mnt/part; {BLANK}; blockdev --rereadpt {DISK}",
     ),
     Case(
         "swap",
@@ -248,18 +246,15 @@ CASES = (
     # -- what it carries
     Case("member of LVM", "member", "volume of LVM", states.lvm_member),
     Case("member of a RAID", "member", "Linux RAID", states.raid_member),
-    Case("member of ZFS", "member", "ZFS pool", states.zfs_member),
+    # The libblkid of Debian 13 has no name for these, also on 80 MiB: before data without a name
+    # was refused such a disk was let on.
+    Case("uberblocks of ZFS", "signature", "unknown data", states.zfs_member),
     Case("a bcache device", "member", "bcache", states.bcache),
     Case("LUKS", "signature", "crypto_LUKS", states.luks),
     Case("ext4 on it", "signature", UUID, EXT4),
     Case("minix on it", "signature", "minix@", f"mkfs.minix {DISK} >/dev/null"),
     Case("swap on it, not in use", "signature", "swap", f"mkswap {DISK} >/dev/null"),
-    Case(
-        "a partition table",
-        "signature",
-        "partition table",
-        f"printf 'label: dos\\n' | sfdisk -q {DISK}",
-    ),
+    Case("a partition table", "signature", "partition table", states.partition_table),
     Case("data without a name", "signature", "without a name", WRITE.format(seek=40)),
     Case("data at its end", "signature", "unknown data", WRITE.format(seek=MIB * 256 - 1)),
     Case("another UUID is released", "signature", UUID, EXT4, file={"released": f'"{NOBODYS}"'}),
