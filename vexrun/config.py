@@ -95,7 +95,7 @@ def make_config(
     """
     if source is not None:
         _check_source(source)
-    _refuse_what_is_not_here(backend)
+    _check_backend(backend, target)
     _check_device(target, device, keep=keep, resumed=earlier is not None)
     path = subject_file or (source or Path()) / SUBJECT_FILE_NAME
     subject = load_subject(path)
@@ -152,11 +152,11 @@ def _check_source(source: Path) -> None:
         )
 
 
-def _refuse_what_is_not_here(backend: Backend) -> None:
-    if backend is Backend.VAGRANT:
+def _check_backend(backend: Backend, target: TargetKind) -> None:
+    if backend is Backend.VAGRANT and target is not TargetKind.VM:
         raise ConfigError(
-            "The backend 'vagrant' is not part of this version of vexrun.",
-            hint="Run: vexrun test --backend qemu",
+            f"'--backend vagrant' is for virtual machines, and the target is '{target.value}'.",
+            hint="Leave --backend out.",
         )
 
 

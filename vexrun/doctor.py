@@ -44,6 +44,7 @@ def examine() -> list[Finding]:
     """Run every check; none of them changes anything but the remembered KVM answer."""
     findings = [_program(name) for name in _PACKAGES]
     findings += [check() for check in (_namespaces, _keyring, _disk, _memory, _kvm, _places)]
+    findings.append(_vagrant())
     return findings
 
 
@@ -56,6 +57,13 @@ def _program(name: str) -> Finding:
     if name.startswith("qemu-system"):
         text = run([name, "--version"]).stdout.splitlines()[0]
     return Finding(name, True, text)
+
+
+def _vagrant() -> Finding:
+    path = find_program("vagrant")
+    text = path or "not installed: it is for 'vexrun test --backend vagrant' only"
+    fix = "sudo apt-get install --no-install-recommends vagrant"
+    return Finding("vagrant", path is not None, text, fix, needed=False)
 
 
 def _namespaces() -> Finding:

@@ -68,7 +68,7 @@ NAMED_IN = {
     "target/leaving.py:umount_and_unload": GUEST,
     "vm/machine.py:set_clock_and_mount_source": GUEST,
     "vm/snapshot.py:_boot_and_save": GUEST,
-    "vm/snapshot.py:_quiesce": GUEST,
+    "vm/snapshot.py:quiesce": GUEST,
     "vm/type_names.py:reserving_initrd": "a line of the guest's initrd",
 }
 

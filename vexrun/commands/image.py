@@ -1,4 +1,4 @@
-"""`vexrun image build|import|name|list|show|rm|save|load`."""
+"""`vexrun image build|import|name|list|show|rm|save|load|box`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from vexrun.events import Emit
+from vexrun.events import Emit, Stages
 from vexrun.image.archive import load_image, save_image
+from vexrun.image.box import BoxId, make_box, write_box
 from vexrun.image.build import ensure_base, rebuild_beside
 from vexrun.image.catalog import find_guest, find_image, list_images, remove_image
 from vexrun.image.download import Checksum
@@ -144,6 +145,25 @@ def save(
         image = ensure_base(find_guest(suite), load_settings().image, show)
         save_image(image, file)
     say(f"{image.name}: {file.stat().st_size / 2**20:.0f} MiB in {file}")
+
+
+@app.command()
+def box(
+    suite: Annotated[
+        str, typer.Option(help="trixie, bookworm, sid, or an imported image.")
+    ] = DEFAULT_SUITE,
+    output: Annotated[Path, typer.Option(help="The directory to write to.")] = Path(),
+) -> None:
+    """Make a Vagrant box of a suite's image, and the catalog that gives it a version."""
+    settings = load_settings()
+    with interruptible(), display_for(stdout, console_log=lambda: None) as show:
+        image = ensure_base(find_guest(suite), settings.image, show)
+        with work_directory(f"box-{image.name}-{os.getpid()}") as work:
+            made = make_box(image, work, settings, Stages(show))
+            file, catalog = write_box(image, made, output)
+    known = BoxId.of(image)
+    say(f"{known.name} {known.version}: {file.stat().st_size / 2**20:.0f} MiB in {file}")
+    say(f"Add it with: vagrant box add {catalog}")
 
 
 @app.command()

@@ -328,11 +328,11 @@ def _make_layer(
         shutil.copytree(base.directory / "ssh", work / "ssh")
         (work / "ssh").chmod(0o700)
         with deb_archive(base.manifest.inputs.suite) as archive:
-            _install(rootfs, packages, archive, work / "apt.log", settings)
+            install_packages(rootfs, packages, archive, work / "apt.log", settings)
         clean(rootfs)
 
 
-def _install(
+def install_packages(
     rootfs: Path, packages: list[str], archive: Path, log: Path, settings: ImageSettings
 ) -> None:
     binds = [namespace.Bind(archive, "/var/cache/apt/archives", writable=True)]
@@ -400,6 +400,13 @@ def _take_kernel(rootfs: Path, release: str, work: Path) -> None:
 
 def _make_disk(rootfs: Path, work: Path, size_gib: int) -> None:
     raw = work / "root.raw"
+    make_filesystem(rootfs, raw, size_gib)
+    run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(work / "root.qcow2")])
+    raw.unlink()
+
+
+def make_filesystem(rootfs: Path, raw: Path, size_gib: int) -> None:
+    """The root filesystem as an ext4 image at `raw`, sparse, with the UUID guests boot from."""
     namespace.run_as_owner(
         [
             *("mke2fs", "-q", "-t", "ext4", "-L", "vexrun-root", "-U", _FILESYSTEM_UUID),
@@ -407,8 +414,6 @@ def _make_disk(rootfs: Path, work: Path, size_gib: int) -> None:
             *("-O", "^has_journal,^resize_inode", "-d", str(rootfs), str(raw), f"{size_gib}G"),
         ]
     )
-    run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(work / "root.qcow2")])
-    raw.unlink()
 
 
 def _installed_packages(rootfs: Path) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from vexrun.errors import InfrastructureError, TargetLostError
@@ -50,7 +50,7 @@ class VmPlan:
     """What a run needs to start its machine, again and again."""
 
     image: Image
-    snapshot: Snapshot
+    snapshot: Snapshot | None  # None: its backend takes one of its own
     accelerator: Accelerator
     hardware: MachineSettings
     subject: Subject
@@ -86,7 +86,7 @@ class VmTarget:
         sweep_dead_machines()
         self.plan.console_log.parent.mkdir(parents=True, exist_ok=True)
         if not self.plan.console_log.exists():
-            self.plan.console_log.write_bytes(self.plan.snapshot.boot_console.read_bytes())
+            self.plan.console_log.write_bytes(self.snapshot.boot_console.read_bytes())
         self._start()
 
     def restore(self) -> None:
@@ -102,31 +102,40 @@ class VmTarget:
             stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             log.write(f"\n--- vexrun: machine restored from its snapshot, {stamp}\n".encode())
             offset = log.tell()
-        machine = Machine(
-            MachinePlan(
-                image=self.plan.image,
-                accelerator=self.plan.accelerator,
-                memory_mib=self.plan.hardware.memory_mib,
-                cpus=self.plan.hardware.cpus,
-                source_dir=self.plan.source_dir,
-                console_log=self.plan.console_log,
-                scratch=ScratchPlan(self.plan.subject.filesystem.size_mib),
-                disk=self.plan.snapshot.disk,
-                state=self.plan.snapshot.state,
-                outlives_us=self.plan.outlives_us,
-            )
-        )
+        machine = self._make_machine()
         self._machine = machine
         self._test_offset, self._explained = offset, None
         modules = [self.plan.subject.module.sysfs_name]
         self._channels.console = ConsoleFollower(self.plan.console_log, offset, modules)
-        machine.start()
-        machine.wait_for_incoming()
-        machine.resize_scratch()
+        self._bring_up(machine)
         machine.connect(120 * self.slowdown)
         self._prepare(machine)
         self._channels.kmsg = KmsgFollower(machine.shell, machine.directory)
         self._channels.begin_watch(machine.shell, self.slowdown)
+
+    def machine_plan(self) -> MachinePlan:
+        """The machine, with a cold boot."""
+        return MachinePlan(
+            image=self.plan.image,
+            accelerator=self.plan.accelerator,
+            memory_mib=self.plan.hardware.memory_mib,
+            cpus=self.plan.hardware.cpus,
+            source_dir=self.plan.source_dir,
+            console_log=self.plan.console_log,
+            scratch=ScratchPlan(self.plan.subject.filesystem.size_mib),
+            disk=self.plan.image.disk,
+            outlives_us=self.plan.outlives_us,
+        )
+
+    def _make_machine(self) -> Machine:
+        snapshot = self.snapshot
+        return Machine(replace(self.machine_plan(), disk=snapshot.disk, state=snapshot.state))
+
+    def _bring_up(self, machine: Machine) -> None:
+        """From its saved state to where it answers to ssh."""
+        machine.start()
+        machine.wait_for_incoming()
+        machine.resize_scratch()
 
     def _prepare(self, machine: Machine) -> None:
         """One step: clock, source share, and no in-kernel copy of the subject's module."""
@@ -158,8 +167,11 @@ class VmTarget:
         finally:
             self._channels.end()
             if self._machine is not None:
-                self._machine.destroy()
-                self._machine = None
+                machine, self._machine = self._machine, None
+                self._discard(machine)
+
+    def _discard(self, machine: Machine) -> None:
+        machine.destroy()
 
     # -- looking ----------------------------------------------------------------------------
 
@@ -176,9 +188,19 @@ class VmTarget:
         return self._channels.console
 
     @property
+    def snapshot(self) -> Snapshot:
+        assert self.plan.snapshot is not None, "this backend starts from vexrun's snapshot"
+        return self.plan.snapshot
+
+    @property
+    def boot_seconds(self) -> float:
+        """Seconds of the boot that the running machine comes from."""
+        return self.snapshot.boot_seconds
+
+    @property
     def slowdown(self) -> float:
         """How many times slower than KVM this guest is, measured on its own boot."""
-        measured = self.plan.snapshot.boot_seconds / _KVM_BOOT_S
+        measured = self.boot_seconds / _KVM_BOOT_S
         # A snapshot made on a busy machine must not stretch every limit for ever.
         return min(20.0, max(1.0, measured, self.plan.accelerator.slowdown))
 

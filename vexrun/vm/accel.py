@@ -46,6 +46,7 @@ class Accelerator:
 _KVM_ROW = Accelerator("kvm", "kvm", "host", 1.0)
 # thread=multi belongs to -accel, not to -machine; -cpu max because TCG has no host model.
 _TCG_ROW = Accelerator("tcg", "tcg,thread=multi,tb-size=512", "max", 10.0)
+ACCELERATORS = (_KVM_ROW, _TCG_ROW)
 
 
 def choose_accelerator(choice: AccelChoice, kernel: Path, kernel_sha256: str) -> Accelerator:

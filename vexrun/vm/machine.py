@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import tempfile
 import time
 import uuid
@@ -26,6 +25,7 @@ from vexrun.layout import cache_dir
 from vexrun.vm.accel import Accelerator
 from vexrun.vm.disks import ScratchPlan, demand_space, make_overlay, make_scratch_files
 from vexrun.vm.qemu import GuestHardware, ScratchDisk, qemu_argv
+from vexrun.vm.qemu_process import QemuProcess
 from vexrun.vm.qmp import Monitor, QmpEvent
 from vexrun.vm.ssh import GuestShell, SshAddress, write_ssh_config
 
@@ -80,7 +80,7 @@ class Machine:
         self.runtime_dir = runtime_dir(self.name)
         self.ssh_port = 0
         self.scratch: list[ScratchDisk] = []
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: QemuProcess | None = None
         self._monitor: Monitor | None = None
         self._lock: int | None = None
         self._owner: int | None = None
@@ -120,7 +120,30 @@ class Machine:
         demand_space(self.plan.scratch, self.directory)
         self.runtime_dir.mkdir(mode=0o700)
         self.scratch = make_scratch_files(self.plan.scratch, self.directory)
+        self._make_root_disk()
+
+    def _make_root_disk(self) -> None:
         make_overlay(self.directory / "root.qcow2", self.plan.disk)
+
+    def hardware(self, incoming: int | None = None) -> GuestHardware:
+        """What QEMU is told. `incoming`: the descriptor of a saved state to start from."""
+        plan = self.plan
+        return GuestHardware(
+            name=self.name,
+            accelerator=plan.accelerator,
+            memory_mib=plan.memory_mib,
+            cpus=plan.cpus,
+            kernel=plan.image.kernel,
+            initrd=plan.initrd or plan.image.initrd,
+            root_overlay=self.directory / "root.qcow2",
+            runtime_dir=self.runtime_dir,
+            console_log=plan.console_log,
+            ssh_port=self.ssh_port,
+            source_dir=plan.source_dir,
+            scratch=self.scratch,
+            incoming_fd=incoming,
+            reboots=plan.reboots,
+        )
 
     def _start_once(self) -> None:
         plan = self.plan
@@ -135,23 +158,7 @@ class Machine:
                 state = files.enter_context(plan.state.open("rb"))
                 incoming = state.fileno()
                 descriptors.append(incoming)
-            hardware = GuestHardware(
-                name=self.name,
-                accelerator=plan.accelerator,
-                memory_mib=plan.memory_mib,
-                cpus=plan.cpus,
-                kernel=plan.image.kernel,
-                initrd=plan.initrd or plan.image.initrd,
-                root_overlay=self.directory / "root.qcow2",
-                runtime_dir=self.runtime_dir,
-                console_log=plan.console_log,
-                ssh_port=self.ssh_port,
-                source_dir=plan.source_dir,
-                scratch=self.scratch,
-                incoming_fd=incoming,
-                reboots=plan.reboots,
-            )
-            self._argv = qemu_argv(hardware)
+            self._argv = qemu_argv(self.hardware(incoming))
             with (self.directory / "qemu.log").open("wb") as log:
                 # QEMU inherits the locks: they last exactly as long as it does.
                 self._process = process.start(
@@ -162,12 +169,15 @@ class Machine:
                 )
         if plan.outlives_us:
             self._write_record(MachineState.STARTING)
-        self._monitor = Monitor(hardware.monitor_socket)
-        self._monitor.connect(30, self._process_alive)
+        self._connect_monitor()
         write_ssh_config(
             SshAddress(self.ssh_port, plan.image.client_key, plan.image.host_public_key),
             self.runtime_dir,
         )
+
+    def _connect_monitor(self) -> None:
+        self._monitor = Monitor(self.hardware().monitor_socket)
+        self._monitor.connect(30, self._process_alive)
 
     def wait_for_incoming(self, deadline_s: float = 60.0) -> None:
         """Wait until a saved state is loaded and the guest runs."""

@@ -77,6 +77,8 @@ class GuestHardware:
     scratch: list[ScratchDisk] = field(default_factory=list)
     incoming_fd: int | None = None
     reboots: bool = False  # a reset boots it again, as it does a machine of metal
+    #: A second monitor, for who starts and snapshots the machine in our place (vagrant/provider).
+    control_socket: Path | None = None
 
     @property
     def monitor_socket(self) -> Path:
@@ -123,6 +125,8 @@ def qemu_argv(hardware: GuestHardware) -> list[str]:
     for disk in h.scratch:
         lines.append(("-blockdev", _scratch_disk(disk)))
         lines.append(("-device", f"virtio-blk-pci,drive={disk.serial},serial={disk.serial}"))
+    if h.control_socket is not None:
+        lines.append(("-qmp", f"unix:{_escape(h.control_socket)},server=on,wait=off"))
     if h.incoming_fd is not None:
         lines.append(("-incoming", f"fd:{h.incoming_fd}"))
     return [word for line in lines for word in line]

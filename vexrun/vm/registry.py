@@ -20,6 +20,7 @@ from vexrun.vm.machine import (
     machines_dir,
     sweep_dead_machines,
 )
+from vexrun.vm.qemu_process import qemu_named
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def _look(directory: Path) -> KnownMachine | None:
     except FileNotFoundError:
         return None
     except ValueError:  # the disk was full, or somebody edited it
-        record = {"name": directory.name, "pid": _qemu_of(directory.name)}
+        record = {"name": directory.name, "pid": qemu_named(directory.name)}
     if record.get("state") == MachineState.UP:
         state = MachineState.UP
     elif is_locked(directory / OWNER_LOCK):
@@ -115,15 +116,15 @@ def end_named(name: str) -> bool:
 
     QEMU is recognised by its own command line, never by a remembered pid alone.
     """
-    pid = _qemu_of(name)
+    pid = qemu_named(name)
     for number in (signal.SIGTERM, signal.SIGKILL):
-        if pid is None or _qemu_of(name) != pid:
+        if pid is None or qemu_named(name) != pid:
             break
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
         until = time.monotonic() + 10
         # The lock goes last: an exiting process loses its command line before its files.
-        while time.monotonic() < until and (_qemu_of(name) == pid or is_locked(_lock_of(name))):
+        while time.monotonic() < until and (qemu_named(name) == pid or is_locked(_lock_of(name))):
             time.sleep(0.05)
     sweep_dead_machines()
     return pid is not None
@@ -131,21 +132,3 @@ def end_named(name: str) -> bool:
 
 def _lock_of(name: str) -> Path:
     return machines_dir() / name / "lock"
-
-
-def _qemu_of(name: str) -> int | None:
-    """The pid of the QEMU whose `-name` is `name`."""
-    for process in Path("/proc").glob("[0-9]*"):
-        words = _command_line(process)
-        if "qemu" not in words[0] or "-name" not in words[:-1]:
-            continue
-        if words[words.index("-name") + 1].split(",")[0] == name:
-            return int(process.name)
-    return None
-
-
-def _command_line(process: Path) -> list[str]:
-    try:
-        return (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return [""]

@@ -169,12 +169,12 @@ def _boot_and_save(
             machine.connect(FIRST_BOOT_DEADLINE_S)
             machine.shell.run("true", check=True)
             boot_s = time.monotonic() - begun
-            _settle(machine)
+            settle(machine)
             if reserve:
                 machine.shell.run(f"rmmod {RESERVING_MODULE}", timeout_s=300, check=True)
         proof = _prove_once(image, machine, work / "ansible", stages)
         with stages.stage("save snapshot"):
-            _quiesce(machine)
+            quiesce(machine)
             machine.save_state(work / "state")
             shutil.move(machine.directory / "root.qcow2", work / "disk.qcow2")
     facts = {
@@ -248,12 +248,12 @@ def _prove_once(
     return proof
 
 
-def _settle(machine: Machine) -> None:
+def settle(machine: Machine) -> None:
     """Wait until booting is over, so that nothing of it runs after a restore."""
     machine.shell.run("systemctl is-system-running --wait", timeout_s=FIRST_BOOT_DEADLINE_S)
 
 
-def _quiesce(machine: Machine) -> None:
+def quiesce(machine: Machine) -> None:
     """Leave little in RAM and nothing mounted: QEMU refuses to save while 9p is mounted.
 
     One more login after the caches were dropped: what answers the first login after a restore

@@ -17,6 +17,8 @@ try:
 
     from vexrun.errors import ConfigError, InfrastructureError, InterruptedRunError, VexrunError
     from vexrun.events import Emit, Stages
+    from vexrun.image.box import BoxId
+    from vexrun.image.box_home import ensure_box
     from vexrun.image.build import ensure_base, ensure_layer
     from vexrun.image.locking import is_locked
     from vexrun.image.suites import find_suite
@@ -32,11 +34,12 @@ try:
     from vexrun.vm.accel import AccelChoice, choose_accelerator
     from vexrun.vm.detached import start_detached
     from vexrun.vm.disks import ScratchPlan
-    from vexrun.vm.machine import MachinePlan, machines_dir, sweep_dead_machines
+    from vexrun.vm.machine import Machine, MachinePlan, machines_dir, sweep_dead_machines
     from vexrun.vm.registry import end_named
     from vexrun.vm.snapshot import ensure_snapshot
     from vexrun.vm.ssh import GuestShell
     from vexrun.vm.type_names import names_to_reserve
+    from vexrun.vm.vagrant_machine import VagrantMachine, end_vagrant_machine
 except ImportError as error:
     MISSING_IMPORT: ImportError | None = error
 else:
@@ -86,6 +89,13 @@ options:
     type: str
     choices: [snapshot, cold]
     default: snapshot
+  backend:
+    description:
+      - What starts the machine. V(vagrant) has Vagrant boot the image's box, which is made when
+        there is none; O(start) must be V(cold) then.
+    type: str
+    choices: [qemu, vagrant]
+    default: qemu
   accel:
     description: Accelerator.
     type: str
@@ -145,6 +155,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "instance": {},
     "suite": {"default": "trixie"},
     "start": {"choices": ["snapshot", "cold"], "default": "snapshot"},
+    "backend": {"choices": ["qemu", "vagrant"], "default": "qemu"},
     "accel": {"choices": ["auto", "kvm", "tcg"], "default": "auto"},
     "subject": {"type": "path"},
     "source": {"type": "path"},
@@ -279,6 +290,11 @@ def _start(
         AccelChoice(params["accel"]), image.kernel, image.manifest.sha256["vmlinuz"]
     )
     cold = params["start"] == "cold"
+    if params["backend"] == "vagrant" and not cold:
+        raise ConfigError(
+            "Vagrant boots its box: there is no snapshot of vexrun's to start it from.",
+            hint="Give the platform 'vexrun_start: cold', and unset VEXRUN_MOLECULE_START.",
+        )
     reserved = names_to_reserve(subject.filesystem.type)
     if cold and reserved:
         raise ConfigError(
@@ -304,9 +320,19 @@ def _start(
         disk=snapshot.disk if snapshot else image.disk,
         state=snapshot.state if snapshot else None,
     )
+    make = Machine
+    if params["backend"] == "vagrant":
+        box = ensure_box(image, settings, emit)
+        entry["box"] = [box.name, box.version]  # so that Vagrant can be asked to destroy it
+
+        def make(plan: MachinePlan, console_log: Any) -> Machine:
+            return VagrantMachine(plan, box, console_log)
+
     with Stages(emit).stage("start machine", params["start"]):
         record = start_detached(
-            plan, announce=lambda name: _update(scenario, entry, {**entry, "name": name})
+            plan,
+            announce=lambda name: _update(scenario, entry, {**entry, "name": name}),
+            make=make,
         )
     release = image.manifest.kernel_release
     return {
@@ -429,11 +455,23 @@ def absent(scenario: Scenario) -> dict[str, Any]:
             scenario.directory / "vexrun_machines.json",
             {"checkout": str(scenario.checkout), "machines": []},
         )
+    for machine in machines:
+        if machine["name"] and "box" in machine:
+            _vagrant_destroy(machine)
     ended = [name for name in names if end_named(name)]
     scenario.save([])
     for name in ("junit.xml", "changes.jsonl"):
         (scenario.directory / name).unlink(missing_ok=True)
     return {"changed": bool(machines), "ended": ended, "kept": str(scenario.kept)}
+
+
+def _vagrant_destroy(machine: dict[str, Any]) -> None:
+    """Vagrant's own end of it. A QEMU that this leaves is ended by its name all the same."""
+    try:
+        end_vagrant_machine(machines_dir() / machine["name"], BoxId(*machine["box"]))
+    except InfrastructureError:
+        end_named(machine["name"])
+        raise
 
 
 def main() -> None:
