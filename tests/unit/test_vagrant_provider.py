@@ -177,7 +177,9 @@ def test_off_and_on_again(up: Provider) -> None:
         link.connect(up.started["control"])
         link.recv(100)
         link.sendall(b'{"execute": "system_powerdown"}\n')
-        link.recv(100)
+        said = b""
+        while b"return" not in said:
+            said += link.recv(100)
     assert up.call("state") == "poweroff", "QEMU waits after its guest went down"
     up.call("stop")
     assert up.call("state") == "poweroff"
