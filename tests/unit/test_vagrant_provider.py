@@ -239,3 +239,16 @@ def test_a_description_of_another_format_is_refused(provider: Provider) -> None:
     path = provider.box / "machine.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
     assert "no machine description" in provider.call("create", status=3).replace("not a", "no")
+
+
+def test_a_machine_whose_up_was_killed_is_found_by_its_name(up: Provider) -> None:
+    pid = up.started["pid"]
+    (up.data / "started.json").write_text(json.dumps(up.started | {"pid": None}))
+    assert up.call("state") == "running"
+    up.call("stop")
+    assert not is_running(pid)
+
+
+@pytest.mark.parametrize("name", ["../other", "a/b", "", "-f"])
+def test_a_snapshot_is_no_path(up: Provider, name: str) -> None:
+    assert "cannot be the name of a snapshot" in up.call("save", name, status=3)

@@ -101,24 +101,18 @@ module Vexrun
     # RAM, devices and disks; the guest stands still meanwhile. 9p must not be mounted: QEMU
     # refuses to save then.
     def save(name)
-      directory = path("snapshots", name)
-      FileUtils.rm_rf(directory)
-      FileUtils.mkdir_p(directory)
-      started = read(path("started.json"))
-      monitor do |qmp|
-        qmp.execute("stop")
-        begin
-          write_state(qmp, File.join(directory, "state"))
-          started["writable"].each { |disk| copy(disk, File.join(directory, File.basename(disk))) }
-        ensure
-          qmp.execute("cont")
-        end
+      raise Errors::Refused, "'#{name}' cannot be the name of a snapshot." unless name.match?(/\A\w[\w.-]*\z/)
+
+      FileUtils.rm_rf(path("snapshots", name))
+      FileUtils.mkdir_p(path("snapshots", name))
+      begin
+        started = save_into(path("snapshots", name))
+      rescue StandardError
+        FileUtils.rm_rf(path("snapshots", name))
+        raise
       end
       # Last: only with it there is a snapshot.
       write(File.join("snapshots", name, "started.json"), started)
-    rescue StandardError
-      FileUtils.rm_rf(directory)
-      raise
     end
 
     def restore(name)
@@ -139,16 +133,22 @@ module Vexrun
       read(path("instance.json"), nil)
     end
 
-    # The QEMU whose -name is ours; a remembered number alone may be somebody else's by now.
+    # The QEMU whose -name is ours; a remembered number alone may be somebody else's by now, and is
+    # not there yet when `vagrant up` was killed in the middle.
     def alive
       started = read(path("started.json"), nil)
-      return nil if started.nil? || started["pid"].nil?
+      return nil if started.nil?
+      return started["pid"] if started["pid"] && ours?(started["pid"])
 
-      words = File.binread("/proc/#{started["pid"]}/cmdline").split("\0")
+      Dir.glob("[0-9]*", base: "/proc").map(&:to_i).find { |pid| ours?(pid) } if started["pid"].nil?
+    end
+
+    def ours?(pid)
+      words = File.binread("/proc/#{pid}/cmdline").split("\0")
       index = words.index("-name")
-      index && words[index + 1].start_with?("#{instance["name"]},") ? started["pid"] : nil
-    rescue Errno::ENOENT, Errno::ESRCH
-      nil
+      !index.nil? && words[index + 1].to_s.start_with?("#{instance["name"]},") && words[0].include?("qemu")
+    rescue Errno::ENOENT, Errno::ESRCH, Errno::EACCES
+      false
     end
 
     def status
@@ -227,6 +227,20 @@ module Vexrun
       File.read("/proc/#{pid}/stat").rpartition(")").last.split.first == "Z"
     rescue Errno::ENOENT, Errno::ESRCH
       true
+    end
+
+    def save_into(directory)
+      started = read(path("started.json"))
+      monitor do |qmp|
+        qmp.execute("stop")
+        begin
+          write_state(qmp, File.join(directory, "state"))
+          started["writable"].each { |disk| copy(disk, File.join(directory, File.basename(disk))) }
+        ensure
+          qmp.execute("cont")
+        end
+      end
+      started
     end
 
     # A file rather than savevm: any number of starts can read it.

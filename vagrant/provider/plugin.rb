@@ -147,10 +147,13 @@ module Vexrun
       guest.save(env[:snapshot_name])
       sudo.call("mount #{place}") if place
     end
-    SnapshotRestore = step { |env, guest| guest.restore(env[:snapshot_name]) }
+    SnapshotRestore = step do |env, guest|
+      guest.restore(env[:snapshot_name])
+      env[:source_mount] = guest.source_mount
+    end
     # In the snapshot it was the time when it was taken.
-    SetClock = step do |env, guest|
-      env[:machine].communicate.sudo(format("date -s @%.3f >/dev/null", Time.now.to_f)) if guest.source_mount
+    SetClock = step do |env, _guest|
+      env[:machine].communicate.sudo(format("date -s @%.3f >/dev/null", Time.now.to_f))
     end
     SnapshotDelete = step { |env, guest| guest.forget(env[:snapshot_name]) }
 
@@ -247,9 +250,14 @@ module Vexrun
     def self.action_snapshot_restore
       existing do |b|
         b.use SnapshotRestore
-        b.use WaitForCommunicator, [:running]
-        b.use SetClock
-        b.use MountSource
+        # Who has no mount of ours sets clock and mounts himself, over a connection of his own.
+        b.use Call, IsEnvSet, :source_mount do |env, inner|
+          next unless env[:result]
+
+          inner.use WaitForCommunicator, [:running]
+          inner.use SetClock
+          inner.use MountSource
+        end
         b.use Call, IsEnvSet, :snapshot_delete do |env, inner|
           inner.use SnapshotDelete if env[:result]
         end
