@@ -170,10 +170,13 @@ def _tool(name: str, script: str) -> str:
 # -- running and judging --------------------------------------------------------------------
 
 
-def run_canary(canary: Canary, suite: str, directory: Path) -> Judged:
-    """One `vexrun test` of the canary, planted below `directory`, and what is wrong with it."""
+def run_canary(canary: Canary, suite: str, directory: Path, more: Sequence[str] = ()) -> Judged:
+    """One `vexrun test` of the canary, planted below `directory`, and what is wrong with it.
+
+    `more` are further options of that command.
+    """
     given = plant(canary, directory)
-    options = ["--only", ",".join(canary.only), "--suite", suite]
+    options = ["--only", ",".join(canary.only), "--suite", suite, *more]
     options += [] if canary.core else ["--no-core"]
     run = run_test([*given, *options])
     results = run.results

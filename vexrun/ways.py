@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vexrun.errors import ExitCode, VexrunError
+from vexrun.image.box import BoxId
+from vexrun.image.box_home import box_directory
 from vexrun.image.catalog import find_guest, find_image, list_images
 from vexrun.image.suites import DEFAULT_SUITE, Suite
 from vexrun.interrupt import interruptible
@@ -20,6 +22,7 @@ from vexrun.layout import cache_dir, data_root
 from vexrun.output import say
 from vexrun.selftest import choose_canaries, load_canaries, run_canary
 from vexrun.subrun import SubRun, run_test
+from vexrun.target.vagrant import PROOF
 
 #: One of the kernel's own modules and the reference subject, what `vexrun test` is given for each.
 _MODULES = {
@@ -32,6 +35,8 @@ _CATEGORIES = "build,module,mkfs,mount"
 _PLANTED = "oops-in-init"
 #: packer/finish.sh writes it into what Packer built.
 _PACKER_MARK = Path("etc/vexrun-packer")
+#: Before the name of a guest: its box, booted and restored by Vagrant.
+BY_VAGRANT = "vagrant:"
 
 
 @dataclass(frozen=True)
@@ -49,18 +54,21 @@ class Row:
 
 
 def try_guest(name: str) -> Row:
-    """Run every module in the guest that --suite calls `name`."""
-    suite = find_guest(name)
-    runs = [_run_module(option, path, suite.name) for option, path in _MODULES.values()]
+    """Run every module in the guest that --suite calls `name`; `vagrant:NAME` is its box."""
+    by_vagrant = name.startswith(BY_VAGRANT)
+    suite = find_guest(name.removeprefix(BY_VAGRANT))
+    more = [*(["--backend", "vagrant"] if by_vagrant else []), "--suite", suite.name]
+    runs = [_run_module(option, path, more) for option, path in _MODULES.values()]
     (planted,) = choose_canaries(load_canaries(), [_PLANTED], False)
     with tempfile.TemporaryDirectory(prefix="vexrun-ways-") as directory:
-        judged = run_canary(planted, suite.name, Path(directory))
+        judged = run_canary(planted, suite.name, Path(directory), more[:-2])
     target = runs[0].results.target if runs[0].results else None
-    boot_s, changed = _first_boot(target.image_key if target and target.image_key else "")
+    key = target.image_key if target and target.image_key else ""
+    boot_s, changed = _boot_of_box(key) if by_vagrant else _first_boot(key)
     passed = all(run.results is not None and run.status == ExitCode.PASS for run in runs)
     return Row(
-        guest=suite.name,
-        way=_way(suite),
+        guest=name if by_vagrant else suite.name,
+        way=_way(suite) + (", its box by Vagrant" if by_vagrant else ""),
         kernel=(target.kernel if target else None) or "unknown",
         first_boot=f"{boot_s:.0f} s" if boot_s is not None else "unknown",
         changed="unknown" if changed is None else str(changed),
@@ -73,10 +81,10 @@ def try_guest(name: str) -> Row:
     )
 
 
-def _run_module(option: str, path: str, suite: str) -> SubRun:
+def _run_module(option: str, path: str, more: list[str]) -> SubRun:
     given = [option] if option else []
     given.append(str(data_root() / path))
-    return run_test([*given, "--only", _CATEGORIES, "--suite", suite])
+    return run_test([*given, "--only", _CATEGORIES, *more])
 
 
 def _way(suite: Suite) -> str:
@@ -99,6 +107,16 @@ def _first_boot(image_key: str) -> tuple[float | None, int | None]:
     return float(facts["boot_s"]), int(facts["provision"]["changed"])
 
 
+def _boot_of_box(image_key: str) -> tuple[float | None, int | None]:
+    """The same of the box that was made of this image, from the proof beside its files."""
+    made = [image for image in list_images() if image.manifest.key == image_key]
+    record = box_directory(BoxId.of(made[0])) / PROOF if made else None
+    if record is None or not record.is_file():
+        return None, None
+    facts = json.loads(record.read_text())
+    return float(facts["boot_s"]), int(facts["changed"])
+
+
 def table(rows: list[Row]) -> str:
     """Markdown, for docs/cloud-images.md."""
     lines = [
@@ -115,9 +133,10 @@ def table(rows: list[Row]) -> str:
 
 
 def main(names: list[str]) -> int:
-    """Try the named guests, or the default suite and every imported image; print the table."""
+    """Try the named guests, or the default suite, its box and every imported image."""
     imported = [image.name for image in list_images() if image.name == image.guest]
-    rows = [try_guest(name) for name in names or [DEFAULT_SUITE, *imported]]
+    known = [DEFAULT_SUITE, f"{BY_VAGRANT}{DEFAULT_SUITE}", *imported]
+    rows = [try_guest(name) for name in names or known]
     print(table(rows))
     return int(ExitCode.PASS if all(row.right for row in rows) else ExitCode.FAILED)
 

@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 
 from vexrun import ways
+from vexrun.image.box import BoxId
+from vexrun.image.box_home import box_directory
+from vexrun.image.catalog import Image
 from vexrun.image.suites import Suite
 from vexrun.layout import cache_dir, data_root
 from vexrun.results.model import RunResults, TargetInfo, Verdict
 from vexrun.selftest import Judged, load_canaries
 from vexrun.subrun import SubRun
+from vexrun.target.vagrant import PROOF
 from vexrun.ways import main, table, try_guest
 
 KEY = "0123456789abcdef"
@@ -39,8 +43,9 @@ def tried(home: Path, monkeypatch: pytest.MonkeyPatch, make_results: Any) -> dic
         status = world.get("statuses", [world["status"]] * 2)[(len(world["asked"]) - 1) % 2]
         return SubRun(world["results"], status, 97.4, "no machine")
 
-    def run_canary(canary: Any, suite: str, directory: Path) -> Judged:
+    def run_canary(canary: Any, suite: str, directory: Path, more: list[str]) -> Judged:
         assert directory.is_dir()
+        world["more"] = more
         return Judged(canary, 51.0, "", "", world["problems"])
 
     monkeypatch.setattr(ways, "run_test", run_test)
@@ -68,6 +73,25 @@ def test_a_guest_in_which_all_is_right(tried: dict[str, Any]) -> None:
     assert Path(minix[1]).is_file()
     assert Path(vexfs_ref[0]).is_dir()
     assert any(canary.name == "oops-in-init" for canary in load_canaries())
+
+
+def test_the_box_of_a_guest_is_another_way(
+    tried: dict[str, Any], make_manifest: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    manifest = make_manifest(f"trixie-{KEY}", created_at="2026-01-02T00:03:04+00:00")
+    image = Image(tmp_path, manifest)
+    monkeypatch.setattr(ways, "list_images", lambda: [image])
+    unproven = try_guest("vagrant:trixie")
+    assert not unproven.right, "a boot of vexrun's own says nothing about the box"
+    assert unproven.changed == "unknown"
+    proof = box_directory(BoxId.of(image)) / PROOF
+    proof.parent.mkdir(parents=True)
+    proof.write_text(json.dumps({"boot_s": 50.4, "changed": 0}))
+    row = try_guest("vagrant:trixie")
+    assert row.right
+    assert (row.guest, row.first_boot, row.changed) == ("vagrant:trixie", "50 s", "0")
+    assert tried["asked"][-1][-4:] == ["--backend", "vagrant", "--suite", "trixie"]
+    assert tried["more"] == ["--backend", "vagrant"]
 
 
 def a_bug_not_found(world: dict[str, Any]) -> None:
