@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -94,7 +95,8 @@ def test_a_machine_by_hand(vagrant: ByHand) -> None:
     assert "Read-only" in vagrant.guest("touch /mnt/vexfs-src/new 2>&1 || true")
 
     vagrant("snapshot", "save", "before")
-    vagrant.guest("sudo touch /later; sudo dd if=/etc/passwd of=/dev/vdb 2>/dev/null; sync")
+    disk = "/dev/disk/by-id/virtio-vexrun-scratch0"
+    vagrant.guest(f"sudo touch /later; sudo dd if=/etc/passwd of={disk} bs=1k count=1; sync")
     vagrant("snapshot", "restore", "before")
     said = vagrant.guest(
         "ls /later 2>&1; sudo head -c 4 /dev/vdb | grep -c root; date +%s; date -u"
@@ -164,8 +166,6 @@ def test_a_killed_run_leaves_no_machine_of_vagrants(suite: str, tmp_path: Path) 
 
 
 def until_there_is(look: Callable[[], object]) -> None:
-    import time
-
     until = time.monotonic() + 120
     while not look():
         assert time.monotonic() < until, "it took too long"
