@@ -15,7 +15,7 @@ help:
 	@echo "make test       lint, unit tests, VM cycles, canaries (smoke), molecule test"
 	@echo "make test-all   make test, with every canary and every suite"
 	@echo "make bench      measured ratios: snapshot against boot, native against guest build; detection"
-	@echo "make ways       one table over the guests: ours, imported cloud images, Packer's"
+	@echo "make ways       one table over the guests: ours, its box by Vagrant, cloud images, Packer's"
 	@echo "make lint unit packer-validate vm-tests canaries molecule wheel lock clean"
 
 # -- set-up: apt packages, virtual environment --------------------------------------------
@@ -67,6 +67,7 @@ canaries: setup
 
 molecule: setup
 	molecule test
+	molecule test -s vagrant
 
 test-all: lint unit setup
 	pytest tests/vm

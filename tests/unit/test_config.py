@@ -174,18 +174,10 @@ def test_the_host_refuses_a_selection_with_nothing_left(request_for: Request) ->
         request_for(target=TargetKind.HOST, skip=[*NEED_NO_GUEST, "unit"])
 
 
-@pytest.mark.parametrize(
-    ("changed", "words"),
-    [
-        ({"backend": Backend.VAGRANT}, "'vagrant' is not part of this version"),
-    ],
-)
-def test_what_this_version_lacks_is_refused_with_the_way_round(
-    request_for: Request, changed: dict[str, Any], words: str
-) -> None:
-    with pytest.raises(ConfigError, match=words) as caught:
-        request_for(**changed)
-    assert caught.value.hint.startswith("Run: vexrun test")
+def test_vagrant_holds_virtual_machines_and_nothing_else(request_for: Request) -> None:
+    assert request_for(backend=Backend.VAGRANT).backend is Backend.VAGRANT
+    with pytest.raises(ConfigError, match="'--backend vagrant' is for virtual machines"):
+        request_for(backend=Backend.VAGRANT, target=TargetKind.HOST)
 
 
 def test_a_device_has_to_be_named(request_for: Request) -> None:

@@ -24,7 +24,7 @@ from vexrun.subject import KNOWN_OPERATIONS, Subject, canonical_operation
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Where a variable of the environment is read or set.
-VARIABLE_SOURCES = ("vexrun", "molecule", "tests/canaries", "Makefile")
+VARIABLE_SOURCES = ("vexrun", "molecule", "vagrant", "tests/canaries", "Makefile")
 _HOSTS = (("deb", "debian", "org"), ("pypi", "org"), ("files", "pythonhosted", "org"))
 #: Put together here, so that this file does not hold them itself.
 NEEDLES = [
@@ -145,10 +145,11 @@ def test_every_setting_is_described_and_no_other(title: str) -> None:
 def test_every_variable_is_described_and_no_other() -> None:
     variable = re.compile(r"\bVEXRUN_[A-Z][A-Z_]*[A-Z]\b")
     used: set[str] = set()
+    whole = ("Makefile", "Vagrantfile")
     for source in VARIABLE_SOURCES:
         path = ROOT / source
         for file in [path] if path.is_file() else path.rglob("*"):
-            if file.suffix in (".py", ".yml", ".sh", ".j2") or file.name == "Makefile":
+            if file.suffix in (".py", ".yml", ".sh", ".j2", ".rb") or file.name in whole:
                 used |= set(variable.findall(file.read_text(encoding="utf-8")))
     assert set(variable.findall(text_of("docs/settings.md"))) == used
 

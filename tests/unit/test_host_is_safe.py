@@ -48,7 +48,7 @@ NAMED_IN = {
     "scaffold/": "written into a subject file, whose commands only a guest runs",
     "doctor.py": "looked for on PATH, never started",
     "image/build.py:": "the table of programs that must be installed",
-    "image/build.py:_make_disk": "makes the image's disk: a regular file of ours, see below",
+    "image/build.py:make_filesystem": "makes the image's disk: a regular file of ours, see below",
     "guest/faults.py:open": GUEST,
     "guest/filesystem.py:mkfs": WORDS,
     "guest/filesystem.py:mount": WORDS,
@@ -69,6 +69,7 @@ NAMED_IN = {
     "vm/machine.py:set_clock_and_mount_source": GUEST,
     "vm/snapshot.py:_boot_and_save": GUEST,
     "vm/snapshot.py:quiesce": GUEST,
+    "target/vagrant.py:_boot": GUEST,
     "vm/type_names.py:reserving_initrd": "a line of the guest's initrd",
 }
 
@@ -199,7 +200,7 @@ def test_mke2fs_makes_a_regular_file_of_ours() -> None:
     make_disk = next(
         node
         for node, _ in _with_function(_tree(PACKAGE / "image" / "build.py"))
-        if isinstance(node, ast.FunctionDef) and node.name == "_make_disk"
+        if isinstance(node, ast.FunctionDef) and node.name == "make_filesystem"
     )
     text = ast.unparse(make_disk)
     assert "/dev/" not in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -274,3 +275,86 @@ def test_the_record_is_json_a_person_can_read(vexrun_vm: ModuleType, tmp_path: P
     scenario.save([machine(vexrun_vm)])
     noted = json.loads((tmp_path / "vexrun_machines.json").read_text())
     assert noted["checkout"] == str(tmp_path.resolve())
+
+
+# -- Vagrant, and other repositories ------------------------------------------------------------
+
+
+def test_vagrant_needs_a_cold_start(vexrun_vm: ModuleType, tmp_path: Path) -> None:
+    from vexrun.errors import ConfigError
+
+    assert vexrun_vm.ARGUMENT_SPEC["backend"]["default"] == "qemu"
+    (platform,) = load(ROOT / "molecule" / "vagrant" / "molecule.yml")["platforms"]
+    assert (platform["vexrun_backend"], platform["vexrun_start"]) == ("vagrant", "cold")
+    with pytest.raises(ConfigError, match="Vagrant boots its box"):
+        vexrun_vm.demand_cold_start({"backend": "vagrant", "start": "snapshot"})
+    vexrun_vm.demand_cold_start({"backend": "vagrant", "start": "cold"})
+    vexrun_vm.demand_cold_start({"backend": "qemu", "start": "snapshot"})
+
+
+def test_a_machine_of_vagrants_is_destroyed_by_vagrant(
+    vexrun_vm: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        vexrun_vm,
+        "end_vagrant_machine",
+        lambda directory, box: asked.append((directory.name, box.name)),
+    )
+    scenario = vexrun_vm.Scenario(tmp_path / "ephemeral", tmp_path, "vagrant")
+    scenario.directory.mkdir()
+    rows = [
+        machine(vexrun_vm, box=["vexrun/trixie", "1.2.3"]),
+        machine(vexrun_vm, instance="other"),
+    ]
+    scenario.save(rows)
+    vexrun_vm.absent(scenario)
+    assert asked == [(rows[0]["name"], "vexrun/trixie")]
+
+
+def test_our_driver_is_found_by_its_name() -> None:
+    said = subprocess.run(["molecule", "drivers"], capture_output=True, text=True, cwd=ROOT)
+    assert "molecule-vexrun" in said.stdout, said.stdout + said.stderr
+
+
+OTHERS = """
+driver:
+  name: molecule-vexrun
+platforms:
+  - name: guest
+    vexrun_subject: vexrun.toml
+"""
+
+
+def test_a_scenario_of_another_repository_gets_our_playbooks(tmp_path: Path) -> None:
+    scenario = tmp_path / "other" / "molecule" / "default"
+    scenario.mkdir(parents=True)
+    (scenario / "molecule.yml").write_text(OTHERS)
+    (scenario / "converge.yml").write_text("- hosts: all\n  tasks: []\n")
+    script = """
+import sys
+from molecule.config import Config
+config = Config(sys.argv[1])
+books = config.provisioner.playbooks
+print(config.driver.name, books.create, books.cleanup, books.destroy, books.prepare, sep="\\n")
+print(*config.driver.ssh_connection_options)
+"""
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "MOLECULE_PROJECT_DIRECTORY": str(tmp_path / "other"),
+    }
+    said = subprocess.run(
+        [sys.executable, "-c", script, str(scenario / "molecule.yml")],
+        cwd=tmp_path / "other",
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert said.returncode == 0, said.stderr
+    name, create, cleanup, destroy, prepare, connection = said.stdout.splitlines()
+    assert name == "molecule-vexrun"
+    for path, step in ((create, "create"), (cleanup, "cleanup"), (destroy, "destroy")):
+        assert Path(path) == SHARED / f"{step}.yml"
+    assert prepare == "None", "what we do not bring is not ours"
+    assert re.fullmatch(r"-F \S+/ssh_config", connection)

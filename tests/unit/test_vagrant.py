@@ -12,15 +12,13 @@ from typing import Any
 import pytest
 from conftest import Programs
 
-from vexrun.config import Backend, TargetKind, make_config
-from vexrun.errors import ConfigError, ExitCode, InfrastructureError
+from vexrun.errors import ExitCode, InfrastructureError
 from vexrun.image import box as box_module
 from vexrun.image.box import BoxId, boot_area, catalog_of, write_box
 from vexrun.image.box_home import box_directory
 from vexrun.image.catalog import Image
-from vexrun.kbuild import BuildPlace
 from vexrun.settings import MachineSettings
-from vexrun.vm.accel import AccelChoice, Accelerator
+from vexrun.vm.accel import Accelerator
 from vexrun.vm.description import box_description, description_of
 from vexrun.vm.disks import SCRATCH_DISKS, ScratchPlan
 from vexrun.vm.machine import MachinePlan
@@ -393,23 +391,3 @@ def test_a_process_that_is_gone_cannot_be_adopted() -> None:
     done.wait()
     with pytest.raises(ProcessLookupError):
         AdoptedQemu(done.pid)
-
-
-# -- the command line ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("target", [TargetKind.HOST, TargetKind.DEVICE])
-def test_the_backend_is_for_virtual_machines(target: TargetKind, source_tree: Path) -> None:
-    with pytest.raises(ConfigError, match="for virtual machines"):
-        make_config(
-            source=source_tree,
-            subject_file=None,
-            only=[],
-            skip=[],
-            target=target,
-            backend=Backend.VAGRANT,
-            accel=AccelChoice.AUTO,
-            build=BuildPlace.AUTO,
-            keep=False,
-            command=[],
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,7 +20,8 @@ from vexrun.image.locking import is_locked
 from vexrun.settings import MachineSettings
 from vexrun.vm.description import box_description
 
-DATA = Path(__file__).resolve().parents[1] / "data" / "vagrant"
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "tests" / "data" / "vagrant"
 
 
 #: Of a scratch disk here; the real ones cost a second each.
@@ -252,3 +254,14 @@ def test_a_machine_whose_up_was_killed_is_found_by_its_name(up: Provider) -> Non
 @pytest.mark.parametrize("name", ["../other", "a/b", "", "-f"])
 def test_a_snapshot_is_no_path(up: Provider, name: str) -> None:
     assert "cannot be the name of a snapshot" in up.call("save", name, status=3)
+
+
+def test_the_provider_starts_few_programs_here() -> None:
+    """What mounts or formats is sent to the guest; on this machine only these are started."""
+    source = "".join(path.read_text() for path in (ROOT / "vagrant" / "provider").glob("*.rb"))
+    started = set(re.findall(r'run!\("([\w-]+)"', source))
+    started |= set(re.findall(r'Process\.spawn\("?([*\w]+)', source))
+    started |= set(re.findall(r"IO\.popen\((?:%w)?\[([*\w-]+)", source))
+    assert started == {"qemu-img", "cp", "setsid", "*argv", "qemu-system-x86_64"}
+    code = re.sub(r"#.*", "", source)
+    assert not re.search(r"%x|\bsystem\(|\bexec\(", code)

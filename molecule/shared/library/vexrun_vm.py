@@ -290,11 +290,7 @@ def _start(
         AccelChoice(params["accel"]), image.kernel, image.manifest.sha256["vmlinuz"]
     )
     cold = params["start"] == "cold"
-    if params["backend"] == "vagrant" and not cold:
-        raise ConfigError(
-            "Vagrant boots its box: there is no snapshot of vexrun's to start it from.",
-            hint="Give the platform 'vexrun_start: cold', and unset VEXRUN_MOLECULE_START.",
-        )
+    demand_cold_start(params)
     reserved = names_to_reserve(subject.filesystem.type)
     if cold and reserved:
         raise ConfigError(
@@ -344,6 +340,15 @@ def _start(
         "ko": str(BuildSpec.main(subject).ko_path),
         "variables": role_variables(subject, release, subject_file),
     }
+
+
+def demand_cold_start(params: dict[str, Any]) -> None:
+    """Vagrant boots boxes; it knows nothing of our snapshot. ConfigError names the fix."""
+    if params["backend"] == "vagrant" and params["start"] != "cold":
+        raise ConfigError(
+            "Vagrant boots its box: there is no snapshot of vexrun's to start it from.",
+            hint="Give the platform 'vexrun_start: cold', and unset VEXRUN_MOLECULE_START.",
+        )
 
 
 def _update(scenario: Scenario, entry: dict[str, Any], new: dict[str, Any]) -> None:
