@@ -103,7 +103,7 @@ def test_a_wrong_key(vexrun: Vexrun, source_tree: Path, home: Path) -> None:
         (["--device", "shelf", "--target", "device"], ["no device 'shelf'", "vexrun device add"]),
         (["--seal", "x"], ["--seal is for a run on a device"]),
         (["--override", "x y"], ["--override is for a run on a device"]),
-        (["--backend", "vagrant"], ["'vagrant' is not part of this version"]),
+        (["--backend", "vagrant", "--target", "host"], ["is for virtual machines"]),
         (["--target", "moon"], ["Invalid value for '--target'"]),
         (["--accel", "xen"], ["Invalid value for '--accel'"]),
         (["--frobnicate"], ["No such option"]),

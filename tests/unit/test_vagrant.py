@@ -15,7 +15,7 @@ from conftest import Programs
 from vexrun.errors import ExitCode, InfrastructureError
 from vexrun.image import box as box_module
 from vexrun.image.box import BoxId, boot_area, catalog_of, write_box
-from vexrun.image.box_home import box_directory
+from vexrun.image.box_home import box_directory, remove_box
 from vexrun.image.catalog import Image
 from vexrun.settings import MachineSettings
 from vexrun.vm.accel import Accelerator
@@ -118,6 +118,17 @@ def test_a_box_file_appears_whole_with_its_catalog(image: Image, tmp_path: Path)
 def test_a_catalog_names_a_path_with_spaces_as_a_url() -> None:
     catalog = catalog_of(BoxId("vexrun/a", "1.2.3"), Path("/my boxes/a.box"), "0")
     assert "file:///my%20boxes/a.box" in json.dumps(catalog)
+
+
+def test_with_its_image_a_box_goes_too(image: Image, home: Path) -> None:
+    assert remove_box(image) is None
+    directory = box_directory(BoxId.of(image))
+    directory.mkdir(parents=True)
+    older = directory.parent.with_name("20250101.0.1")
+    older.mkdir()
+    assert remove_box(image) == BoxId.of(image)
+    assert not directory.parent.exists()
+    assert older.exists(), "another image's"
 
 
 def test_the_well_known_key_is_not_put_in() -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from vexrun.events import Emit, Stages
 from vexrun.image.archive import load_image, save_image
 from vexrun.image.box import BoxId, make_box, write_box
+from vexrun.image.box_home import remove_box
 from vexrun.image.build import ensure_base, rebuild_beside
 from vexrun.image.catalog import find_guest, find_image, list_images, remove_image
 from vexrun.image.download import Checksum
@@ -115,8 +116,10 @@ def show(name: Annotated[str, typer.Argument(help="An image's name or its beginn
 def rm(name: Annotated[str, typer.Argument(help="An image's name or its beginning.")]) -> None:
     """Delete an image, the layers on it and their snapshots."""
     sweep_work_directories()
+    known = {image.name: image for image in list_images()}
     for removed in remove_image(find_image(name)):
-        say(f"removed {removed}")
+        box = remove_box(known[removed])
+        say(f"removed {removed}" + (f" and its box {box.name} {box.version}" if box else ""))
 
 
 @app.command("import")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from vexrun.events import Emit, Note, Progress, Stages
@@ -33,6 +34,16 @@ def ensure_box(image: Image, settings: Settings, emit: Emit) -> BoxId:
             with stages.stage("box add", f"{box.name} {box.version}"):
                 vagrant.box_add(catalog)
                 emit(Progress(f"{box.name} {box.version} is Vagrant's now"))
+    return box
+
+
+def remove_box(image: Image) -> BoxId | None:
+    """Take the box of an image that is no more out of Vagrant's; None when it had none."""
+    box = BoxId.of(image)
+    version = box_directory(box).parent
+    if not version.is_dir():
+        return None
+    shutil.rmtree(version)
     return box
 
 

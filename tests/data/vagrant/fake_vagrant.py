@@ -33,9 +33,10 @@ def start() -> None:
     for lock in locks:
         subprocess.run(["flock", "--shared", str(lock.fileno())], pass_fds=[lock.fileno()])
     argv = [word.replace("@port@", "40022") for word in description["argv"]]
+    control = Path(description["control"])
+    control.unlink(missing_ok=True)
     started = subprocess.Popen(argv, pass_fds=[lock.fileno() for lock in locks])
     pid_file.write_text(str(started.pid))
-    control = Path(description["control"])
     while not control.exists() and started.poll() is None:
         pass
 
