@@ -110,7 +110,7 @@ def test_a_box_is_booted_once_and_every_group_starts_from_vagrants_snapshot(
     asked.clear()
     target.restore()
     target.restore()
-    assert asked == [*LET_GO, *RESTORED, *LET_GO, *RESTORED]
+    assert asked == ["end_at_once", *RESTORED, "end_at_once", *RESTORED]
     assert target.restores == 2
     asked.clear()
     target.close()
@@ -123,7 +123,7 @@ def test_a_box_is_proven_once(target: VagrantTarget, asked: list[str]) -> None:
     facts = json.loads((box_directory(BOX) / PROOF).read_text())
     assert (facts["ok"], facts["changed"]) == (19, 0)
     asked.clear()
-    target.restores = 0
+    target.restores, target._closing = 0, False
     target.open()
     assert asked[0] == "start"
     assert "prove" not in asked

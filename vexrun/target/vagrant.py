@@ -45,6 +45,7 @@ class VagrantTarget(VmTarget):
         self.box = plan.box
         self._held: VagrantMachine | None = None
         self._boot_s = 0.0
+        self._closing = False
         self._owned = ExitStack()
 
     def open(self) -> None:
@@ -102,13 +103,18 @@ class VagrantTarget(VmTarget):
             machine.wait_for_incoming()
 
     def _discard(self, machine: Machine) -> None:
-        """Vagrant keeps it until the next restore, or the end."""
+        """Before a restore its guest ends at once: what it would still print must not be laid at
+        the door of the next one. At the end of the run it is left to `close`."""
         assert machine is self._held, "there is one machine"
-        self._held.let_go()
+        if self._closing:
+            self._held.let_go()
+        else:
+            self._held.end_at_once()
 
     def close(self) -> None:
         """`vagrant halt` for a guest that is well, and `vagrant destroy`."""
         held, healthy = self._held, self._machine is not None and self._is_well()
+        self._closing = True
         try:
             self._drop()
         finally:

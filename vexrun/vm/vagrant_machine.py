@@ -93,9 +93,14 @@ class VagrantMachine(Machine):
 
     def restore_clean(self) -> None:
         """`vagrant snapshot restore`: another QEMU, at the moment of `save_clean`."""
-        self.let_go()
+        self.end_at_once()
         self.vagrant.snapshot_restore(CLEAN)
         self._adopt()
+
+    def end_at_once(self) -> None:
+        """End its QEMU; Vagrant has its disks and its snapshot."""
+        self.let_go()
+        self._stop_process()
 
     def let_go(self) -> None:
         """Close our connections; the guest goes on."""
