@@ -74,18 +74,19 @@ class VagrantTarget(VmTarget):
             settle(machine)
             if reserve:
                 machine.shell.run(f"rmmod {RESERVING_MODULE}", timeout_s=300, check=True)
-        self._prove_once(machine, work, stages)
+        self._prove_once(machine, stages)
         with stages.stage("vagrant snapshot save"):
             quiesce(machine)
             machine.save_clean()
 
-    def _prove_once(self, machine: VagrantMachine, work: Path, stages: Stages) -> None:
+    def _prove_once(self, machine: VagrantMachine, stages: Stages) -> None:
         """The roles again in the booted box; a box is added once and proven once."""
         record = box_directory(self.box) / PROOF
         if record.is_file():
             return
+        artifacts = self.plan.console_log.parent / "ansible"
         with stages.stage("provision proof", "the roles again, in the booted box"):
-            result = prove_provisioning(machine, work / "ansible", stages.emit)
+            result = prove_provisioning(machine, artifacts, stages.emit)
         facts = {"boot_s": round(self._boot_s, 2), "ok": result.ok, "changed": result.changed}
         temporary = record.with_suffix(f".{os.getpid()}")
         temporary.write_text(json.dumps(facts))
