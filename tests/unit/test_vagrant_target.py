@@ -16,8 +16,8 @@ from vexrun.image.box import BoxId
 from vexrun.image.box_home import box_directory
 from vexrun.image.catalog import Image
 from vexrun.settings import MachineSettings
+from vexrun.target import channels, vm
 from vexrun.target import vagrant as target_module
-from vexrun.target import vm
 from vexrun.target.vagrant import PROOF, VagrantPlan, VagrantTarget
 from vexrun.vm.accel import Accelerator
 from vexrun.vm.machine import MachinePlan
@@ -64,8 +64,9 @@ def target(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[VagrantTarget]:
     silent = SimpleNamespace(begin=lambda: None, close=lambda: None, dmesg="")
-    for name in ("KmsgFollower", "StandingShell", "KernelWatch", "Heartbeat"):
-        monkeypatch.setattr(vm, name, lambda *_: silent)
+    for name in ("StandingShell", "KernelWatch", "Heartbeat"):
+        monkeypatch.setattr(channels, name, lambda *_: silent)
+    monkeypatch.setattr(vm, "KmsgFollower", lambda *_: silent)
     monkeypatch.setattr(
         target_module, "VagrantMachine", lambda plan, box: Machine(plan, box, asked)
     )
