@@ -25,7 +25,7 @@ from vexrun.vm.machine import MachinePlan
 from vexrun.vm.qemu import GuestHardware, qemu_argv
 from vexrun.vm.qemu_process import UNKNOWN_STATUS, AdoptedQemu, qemu_named
 from vexrun.vm.vagrant_cli import VagrantCli, vagrant_home
-from vexrun.vm.vagrant_machine import VagrantMachine
+from vexrun.vm.vagrant_machine import VagrantMachine, end_vagrant_machine
 
 ROOT = Path(__file__).resolve().parents[2]
 TCG = Accelerator("tcg", "tcg,thread=multi", "max", 10.0)
@@ -402,3 +402,22 @@ def test_a_process_that_is_gone_cannot_be_adopted() -> None:
     done.wait()
     with pytest.raises(ProcessLookupError):
         AdoptedQemu(done.pid)
+
+
+def test_a_vagrant_that_still_waits_for_the_guest_is_no_obstacle(
+    plan: MachinePlan, home: Path, programs: Programs
+) -> None:
+    """A killed `molecule create` leaves `vagrant up` behind, which holds Vagrant's lock."""
+    machine = VagrantMachine(plan, BOX)
+    try:
+        machine.start()
+        (programs.directory / "vagrant").unlink()
+        gone = home / "gone"
+        words = "echo 'another process is already executing an action' >&2"
+        programs.add("vagrant", f"[ -e {gone} ] || {{ touch {gone}; {words}; exit 1; }}")
+        end_vagrant_machine(machine.directory, BOX)
+        assert len(programs.calls("vagrant")) == 2
+        assert qemu_named(machine.name) is None
+    finally:
+        programs.add("vagrant")
+        machine.destroy()

@@ -8,11 +8,12 @@ watches it and speaks to its monitor, and leaves the rest to Vagrant.
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from vexrun.errors import TargetLostError
+from vexrun.errors import InfrastructureError, TargetLostError
 from vexrun.image.box import BoxId
 from vexrun.image.catalog import lock_path
 from vexrun.vm.description import description_of, write_description
@@ -24,6 +25,9 @@ from vexrun.vm.vagrant_cli import VagrantCli
 DESCRIPTION = "vagrant.json"
 #: The only snapshot we take: the guest after its boot, nothing of a subject in it.
 CLEAN = "clean"
+#: Vagrant's word when another of its commands works on the machine, and how long one is waited for.
+_LOCKED = "another process is already executing an action"
+_LOCK_PATIENCE_S = 60.0
 
 
 class VagrantMachine(Machine):
@@ -128,18 +132,8 @@ class VagrantMachine(Machine):
             if (self.directory / DESCRIPTION).exists():
                 self.vagrant.destroy()
         finally:
-            self._end_qemu()
+            end_qemu(self.name)
             super().destroy()
-
-    def _end_qemu(self) -> None:
-        pid = qemu_named(self.name)
-        if pid is not None:
-            try:
-                qemu = AdoptedQemu(pid)
-            except ProcessLookupError:
-                return
-            qemu.kill()
-            qemu.wait()
 
 
 def vagrant_of(directory: Path, box: BoxId, *, outlives_us: bool = False) -> VagrantCli:
@@ -156,6 +150,33 @@ def vagrant_of(directory: Path, box: BoxId, *, outlives_us: bool = False) -> Vag
 
 
 def end_vagrant_machine(directory: Path, box: BoxId) -> None:
-    """`vagrant destroy` for a machine that outlived its maker; quiet when Vagrant knows of none."""
-    if (directory / DESCRIPTION).is_file():
-        vagrant_of(directory, box, outlives_us=True).destroy()
+    """`vagrant destroy` for a machine that outlived its maker; quiet when Vagrant knows of none.
+
+    QEMU goes first: a `vagrant up` that still waits for the guest gives up then, and with it the
+    lock that keeps every other command of Vagrant from the machine.
+    """
+    if not (directory / DESCRIPTION).is_file():
+        return
+    end_qemu(directory.name)
+    until = time.monotonic() + _LOCK_PATIENCE_S
+    while True:
+        try:
+            vagrant_of(directory, box, outlives_us=True).destroy()
+        except InfrastructureError as error:
+            if _LOCKED not in error.evidence or time.monotonic() > until:
+                raise
+            time.sleep(1)
+        else:
+            return
+
+
+def end_qemu(name: str) -> None:
+    """Kill the QEMU called `name`, if there is one, and wait for its end."""
+    pid = qemu_named(name)
+    if pid is not None:
+        try:
+            qemu = AdoptedQemu(pid)
+        except ProcessLookupError:
+            return
+        qemu.kill()
+        qemu.wait()
