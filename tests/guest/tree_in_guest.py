@@ -324,9 +324,10 @@ class Tree:
         os.rmdir(self.path(name))
         del self.names[name]
 
-    def unlink(self, name):
+    def unlink(self, name, spelling=None):
+        """Remove a file; `spelling` is how a listing has its name, where that differs."""
         with offers("unlink", "unlink"):
-            os.unlink(self.path(name))
+            os.unlink(self.path(spelling or name))
         kind = self.names.pop(name)
         if kind[0] == "file" and kind not in self.names.values():
             del self.files[kind[1]]

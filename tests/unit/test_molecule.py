@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -263,6 +264,9 @@ def test_a_half_started_machine_is_found_by_its_name() -> None:
     # sh with the argv of a QEMU; it waits in `read`, a builtin, so that no child is left.
     argv = ["qemu-system-x86_64", "-c", "read _", "-name", "vexrun-5e1f7e57,process=x"]
     with subprocess.Popen(argv, executable="/bin/sh", stdin=subprocess.PIPE) as fake:
+        # exec closes the pipe that Popen waits for before the new command line can be read.
+        while not Path(f"/proc/{fake.pid}/cmdline").read_bytes():
+            time.sleep(0.01)
         assert end_named("vexrun-5e1f7e5") is False
         assert fake.poll() is None
         assert end_named("vexrun-5e1f7e57") is True
@@ -313,7 +317,8 @@ def test_a_machine_of_vagrants_is_destroyed_by_vagrant(
 
 
 def test_our_driver_is_found_by_its_name() -> None:
-    said = subprocess.run(["molecule", "drivers"], capture_output=True, text=True, cwd=ROOT)
+    program = Path(sys.executable).with_name("molecule")
+    said = subprocess.run([program, "drivers"], capture_output=True, text=True, cwd=ROOT)
     assert "molecule-vexrun" in said.stdout, said.stdout + said.stderr
 
 

@@ -294,15 +294,15 @@ ODD_NAMES = (".hid", "..x", "...x", "-d", "a b", "x~", "#1#", "%41", "a.b.c", "a
 def odd_names(root):
     """The tree, and {name: the spelling under which a listing has it, which opens it as well}.
 
-    UDF lists '..x' as '.#41DC.x' and finds it under both. A listed spelling that opens nothing,
-    or something else, is no translation: the listing's own check says so.
+    UDF lists '..x' as '.#41DC.x', and takes only that for an unlink. A listed spelling that opens
+    nothing, or something else, is no translation: the listing's own check says so.
     """
     tree = Tree(root)
     for number, name in enumerate(ODD_NAMES):
         tree.create(name, 100 + number)
     respelled = _respelled(tree)
-    for name in respelled:
-        tree.unlink(name)
+    for name, spelling in respelled.items():
+        tree.unlink(name, spelling)
     return tree.settle(), respelled
 
 

@@ -97,12 +97,12 @@ def test_longest_names(survives: Scenario) -> None:
 
 
 def test_odd_names(survives: Scenario, note: Callable[[str], None]) -> None:
-    """A filesystem may spell a name in its own way (UDF does) if both spellings open the file."""
+    """A filesystem may spell a name in its own way, as UDF does, and say so in its listings."""
     made, respelled = survives.run(guest_code.odd_names)
     survives.cool()
     survives.verify(made, cleanup=True)
     for name, spelling in respelled.items():
-        note(f"The name '{name}' is listed as '{spelling}'; both open the file.")
+        note(f"A file made as '{name}' is '{spelling}' in a listing and after a remount.")
 
 
 @pytest.mark.needs_operations("casesensitive")
