@@ -116,7 +116,7 @@ def _used(mount, lacks):
 
 
 def _references(name):
-    until = time.monotonic() + 2
+    until = time.monotonic() + 15
     while True:
         with open(f"/sys/module/{name}/refcnt") as file:
             count = int(file.read())
@@ -139,9 +139,14 @@ def raced_tree(mount, lacks):
     return tree.settle()
 
 
+#: So often is it mounted, however long that takes.
+LEAST_MOUNTS = 4
+
+
 def races(device, mount, second, kind, options, lacks, seconds):
     """Mount and unmount on two mount points while other processes use whatever they find there.
 
+    That goes on for `seconds`, and longer where a mount takes long: a machine may be slow.
     Returns how often it was (mounted, refused as busy, used).
     """
     files = not {"write", "create", "persistence"} & set(lacks)
@@ -152,7 +157,7 @@ def races(device, mount, second, kind, options, lacks, seconds):
     mounted = busy = 0
     until = time.monotonic() + seconds
     try:
-        while time.monotonic() < until:
+        while time.monotonic() < until or mounted < LEAST_MOUNTS:
             for path in (mount, second):
                 said = mounting_in_guest.try_mount(device, path, kind, options)
                 if path == second and said == "EBUSY":
