@@ -84,6 +84,7 @@ def vagrant(suite: str, tmp_path: Path) -> Iterator[ByHand]:
         shutil.rmtree(state)
 
 
+@pytest.mark.slow
 def test_a_machine_by_hand(vagrant: ByHand) -> None:
     """One cycle of everything: each boot costs half a minute in an emulated guest."""
     assert vagrant.status() == "not_created"

@@ -31,10 +31,9 @@ def vagrant(machine: dict[str, Any]) -> VagrantCli:
 
 
 def test_roles_change_nothing_in_the_box(machine: dict[str, Any]) -> None:
-    lines = (DIRECTORY / "changes.jsonl").read_text().splitlines()
-    assert [json.loads(line)["task"] for line in lines] == ["Leave a trace"], (
-        "which is not a role's"
-    )
+    changed = map(json.loads, (DIRECTORY / "changes.jsonl").read_text().splitlines())
+    in_the_box = [line["task"] for line in changed if line["host"] != "localhost"]
+    assert in_the_box == ["Leave a trace"], "only this one is no role's"
 
 
 def test_vagrant_says_it_is_up_and_how_to_reach_it(
