@@ -42,7 +42,8 @@ def first_test_passed(state: Path) -> bool:
     return any(
         json.loads(line)["event"] == "TestFinished"
         for log in logs
-        for line in log.read_text().splitlines()
+        for line in log.read_text().splitlines(keepends=True)
+        if line.endswith("\n")  # the last one may be half written
     )
 
 
