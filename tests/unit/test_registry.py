@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -49,9 +50,12 @@ def start() -> Iterator[Start]:
             descriptors = [os.open(lock, os.O_CREAT | os.O_RDWR)]
             fcntl.flock(descriptors[0], fcntl.LOCK_EX)
         child = subprocess.Popen(argv, executable=sys.executable, pass_fds=descriptors)
+        started.append(child)
         for descriptor in descriptors:
             os.close(descriptor)
-        started.append(child)
+        # exec closes the pipe that Popen waits for before the new command line can be read.
+        while not Path(f"/proc/{child.pid}/cmdline").read_bytes():
+            time.sleep(0.01)
         return child
 
     yield start
