@@ -310,13 +310,11 @@ class Session:
             self.open_device(config.admitted, source)
             return
         if config.backend is Backend.VAGRANT:
-            self.target = self.vagrant_target(image, source)
-            with self.stages.stage("start machine", "vagrant up"):
-                self.target.open()
+            self.target, how = self.vagrant_target(image, source), "vagrant up"
         else:
-            self.target = self.vm_target(image, source)
-            with self.stages.stage("start machine", "restoring the snapshot"):
-                self.target.open()
+            self.target, how = self.vm_target(image, source), "restoring the snapshot"
+        with self.stages.stage("start machine", how):
+            self.target.open()
         info = self.target.info()
         info.image_manifest_sha256 = self.results.target.image_manifest_sha256
         self.results.target = info

@@ -52,6 +52,13 @@ class Scenario:
             self.in_guest(also, self.workdir, extra)
         self.verify(note, cleanup=True)
 
+    def telling(self, scenario: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """As a call, for a scenario that returns more than its note: that is returned."""
+        made, *told = self.run(scenario, *arguments)
+        self.cool()
+        self.verify(made, cleanup=True)
+        return told
+
     def run(self, scenario: Callable[..., Any], *arguments: Any) -> Any:
         """Run it in the guest; what the filesystem cleanly refuses to offer is a skip."""
         try:

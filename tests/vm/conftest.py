@@ -17,6 +17,18 @@ CHECKOUT = Path(__file__).parents[2]
 SUBJECTS = CHECKOUT / "examples" / "subjects"
 
 
+def vexrun(*arguments: str) -> str:
+    """What a command that must succeed prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "vexrun.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished `vexrun test --json`."""

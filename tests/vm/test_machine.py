@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SUBJECTS
+from conftest import SUBJECTS, vexrun
 
 pytestmark = pytest.mark.vm
-
-
-def vexrun(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "vexrun.cli", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import cloud_image
 import pytest
 import yaml
-from conftest import SUBJECTS
+from conftest import SUBJECTS, vexrun
 
 from vexrun.image.manifest import image_roles
 from vexrun.layout import data_root
@@ -123,17 +122,6 @@ def test_it_starts_by_its_own_loader(built: Path, tmp_path: Path) -> None:
             assert time.monotonic() < deadline, said[-3000:]
             time.sleep(1)
     assert "Failed to mount" not in said
-
-
-def vexrun(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "vexrun.cli", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

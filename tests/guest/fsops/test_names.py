@@ -78,9 +78,7 @@ def test_many_hard_links(survives: Scenario) -> None:
 def test_symbolic_links(
     survives: Scenario, lengths: list[int], note: Callable[[str], None]
 ) -> None:
-    made, limit, sizeless = survives.run(guest_code.symlinked, lengths, survives.lacks)
-    survives.cool()
-    survives.verify(made, cleanup=True)
+    limit, sizeless = survives.telling(guest_code.symlinked, lengths, survives.lacks)
     if limit is not None:
         note(f"Symbolic links to {limit} bytes are refused (ENAMETOOLONG).")
     if sizeless:
@@ -98,9 +96,7 @@ def test_longest_names(survives: Scenario) -> None:
 
 def test_odd_names(survives: Scenario, note: Callable[[str], None]) -> None:
     """A filesystem may spell a name in its own way, as UDF does, and say so in its listings."""
-    made, respelled = survives.run(guest_code.odd_names)
-    survives.cool()
-    survives.verify(made, cleanup=True)
+    (respelled,) = survives.telling(guest_code.odd_names)
     for name, spelling in respelled.items():
         note(f"A file made as '{name}' is '{spelling}' in a listing and after a remount.")
 

@@ -14,13 +14,12 @@ from vexrun.subject import Subject
 pytestmark = pytest.mark.needs_operations("write", "create", "unlink", "statfs")
 
 KIB = 1024
-SLACK_BLOCKS = guest_code.SLACK_BLOCKS
 
 
 def _assert_same(before: dict[str, int], after: dict[str, int], when: str) -> None:
     """Free blocks and inodes are as before, give or take SLACK_BLOCKS."""
     lost = before["free"] - after["free"]
-    slack = SLACK_BLOCKS * before["block"]
+    slack = guest_code.SLACK_BLOCKS * before["block"]
     assert abs(lost) <= slack, (
         f"{when} there are {abs(lost)} bytes {'less' if lost > 0 else 'more'} free than before "
         f"({before['free']} before, {after['free']} after; up to {slack} bytes are tolerated)"
@@ -30,7 +29,7 @@ def _assert_same(before: dict[str, int], after: dict[str, int], when: str) -> No
     if before["files"] != after["files"] or before["files"] >= 0xFFFFFFFF - 0xFFFF:
         return
     gone = before["ffree"] - after["ffree"]
-    assert not before["files"] or abs(gone) <= SLACK_BLOCKS, (
+    assert not before["files"] or abs(gone) <= guest_code.SLACK_BLOCKS, (
         f"{when} there are {abs(gone)} inodes {'less' if gone > 0 else 'more'} free than before "
         f"({before['ffree']} before, {after['ffree']} after)"
     )

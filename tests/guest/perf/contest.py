@@ -47,7 +47,8 @@ class Contest:
 
 
 def keep(name: str, document: Any) -> None:
-    """Leave a document in the run directory, below perf/."""
+    """Leave a document in the run directory, below perf/: text as it is, all else as JSON."""
     directory = Path("perf")
     directory.mkdir(exist_ok=True)
-    (directory / name).write_text(json.dumps(document, indent=1) + "\n")
+    text = document if isinstance(document, str) else json.dumps(document, indent=1) + "\n"
+    (directory / name).write_text(text)

@@ -12,11 +12,11 @@ SECONDS = 12
 START_S = 120
 
 
-def recorded(root, output, renames, largest, command):
+def record(root, output, renames, size, command):
     """Sample all processors while files are made, written, read and removed below `root`.
 
-    `command` is run as well, if there is one. Returns what perf said, and how often the work was
-    done. Raises AssertionError when perf or the command fails.
+    One has `size` bytes, the others none. `command` is run as well, if there is one. Raises
+    AssertionError when perf or the command fails.
     """
     perf = subprocess.Popen(
         ["perf", "record", "-q", "-a", "-B", "-g", "-e", "cpu-clock", "-F", "99", "-o", output],
@@ -26,21 +26,19 @@ def recorded(root, output, renames, largest, command):
     )
     try:
         _wait_for(output, perf)
-        rounds, until = 0, time.monotonic() + SECONDS
+        until = time.monotonic() + SECONDS
         while time.monotonic() < until:
             metadata_rates(root, 40, renames)
-            _content(f"{root}/content", largest)
+            _content(f"{root}/content", size)
             if command:
                 done = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
                 assert done.returncode == 0, f"'{command}' ended with {done.returncode}"
-            rounds += 1
         early = perf.poll()
     finally:
         perf.send_signal(signal.SIGINT)
         said = perf.communicate()[0].decode(errors="replace")
     assert early is None, f"perf record ended by itself, with {early}: {said}"
     assert os.path.exists(output), f"perf record left no data: {said}"
-    return said, rounds
 
 
 def _wait_for(output, perf):
@@ -52,8 +50,8 @@ def _wait_for(output, perf):
         time.sleep(0.2)
 
 
-def _content(path, largest):
-    data = os.urandom(min(largest, 256 * 1024))
+def _content(path, size):
+    data = os.urandom(size)
     with open(path, "wb") as file:
         file.write(data)
         file.flush()

@@ -8,6 +8,7 @@ from shlex import quote
 
 import profile_in_guest as guest_code
 import pytest
+from contest import KIB, keep
 from vexrun import profiling
 from vexrun.guest.context import RunContext
 from vexrun.guest.filesystem import Filesystem
@@ -39,11 +40,6 @@ def commands(context: RunContext, subject: Subject, mounted: Filesystem) -> dict
     }
 
 
-def left(name: str, text: str) -> None:
-    Path("perf").mkdir(exist_ok=True)
-    (Path("perf") / name).write_text(text)
-
-
 @pytest.mark.needs_operations("write", "create", "unlink", "mkdir", "fsync")
 def test_where_time_goes(
     guest: Guest,
@@ -54,14 +50,14 @@ def test_where_time_goes(
 ) -> None:
     """Samples of all processors while the filesystem is used: a flame graph in the report."""
     renames = "rename" not in subject.filesystem.lacked_operations
-    largest = 16 * 1024 if "largefile" in subject.filesystem.lacked_operations else 256 * 1024
+    size = 16 * KIB if "largefile" in subject.filesystem.lacked_operations else 256 * KIB
     try:
         guest.call(
-            guest_code.recorded,
+            guest_code.record,
             mounted.path,
             _DATA,
             renames,
-            largest,
+            size,
             commands.get("vectors", commands.get("probe", "")),
         )
         text = guest.check(f"perf script -i {_DATA} -F comm,ip,sym,dso 2>/dev/null")
@@ -69,7 +65,7 @@ def test_where_time_goes(
         guest.run(f"rm -f {_DATA} {_DATA}.old")
     stacks, idle = profiling.read_perf_script(text)
     assert stacks, f"perf took no sample of a busy processor ({idle} of idle ones)"
-    left("stacks.folded", profiling.fold(stacks))
+    keep(Path(profiling.SAMPLES).name, profiling.fold(stacks))
     module = subject.module.sysfs_name
     inside = sum(
         count
@@ -90,7 +86,7 @@ def test_counters_of_commands(guest: Guest, commands: dict[str, str]) -> None:
         status, out, err = guest.run(f"perf stat -- sh -c {quote(command)} </dev/null")
         assert status == 0, f"'{command}' ended with {status} under perf stat: {err or out}"
         assert "elapsed" in err, f"perf stat counted nothing: {err}"
-        left(f"stat-{name}.txt", err)
+        keep(f"stat-{name}.txt", err)
 
 
 def test_commands_under_valgrind(guest: Guest, commands: dict[str, str]) -> None:
@@ -103,7 +99,7 @@ def test_commands_under_valgrind(guest: Guest, commands: dict[str, str]) -> None
             f"valgrind --quiet --trace-children=yes --error-exitcode={_FOUND} --leak-check=no "
             f"sh -c {quote(command)} </dev/null"
         )
-        left(f"valgrind-{name}.txt", err)
+        keep(f"valgrind-{name}.txt", err)
         assert status in (0, _FOUND), (
             f"'{command}' ended with {status} under valgrind: {err or out}"
         )

@@ -115,7 +115,7 @@ def test_mounting_races_with_users(
         filesystem.mount(formatted)
         note = in_guest(guest_code.raced_tree, filesystem.path, lacks)
         filesystem.umount()
-    _, _, used = in_guest(
+    used = in_guest(
         guest_code.races,
         formatted,
         MOUNT_POINT,
