@@ -17,7 +17,7 @@ class Category:
 
     `missing` says what a subject lacks for the category to have a test, '' when it has some; the
     directory is the source tree, where it is known. `own_process` keeps the category's test code
-    apart from ours.
+    apart from ours. `measures`: nothing else of the run may go on beside it.
     """
 
     name: str
@@ -26,6 +26,7 @@ class Category:
     timeout_s: float = 20.0
     ready: bool = True
     own_process: bool = False
+    measures: bool = False
     missing: Callable[[Subject, Path | None], str] = lambda _subject, _source: ""
 
 
@@ -122,6 +123,7 @@ CATEGORIES: dict[str, Category] = {
             "perf",
             "ratios against ext4 in the same machine, memory, the subject's own benchmark",
             timeout_s=60.0,
+            measures=True,
             missing=_nothing_to_measure,
         ),
     )

@@ -46,6 +46,29 @@ def unit_suite_names(subject: Subject) -> list[str]:
     return crates + [unit_suites.unit_suite(suite) for suite in subject.unit]
 
 
+def checkpatch_scripts(image: Image, subject: Subject, emit: Emit) -> Path | str:
+    """The kernel's scripts/ with checkpatch.pl; or why there is none.
+
+    A subject file that wants checkpatch to fail runs gets the package of the kernel's source
+    fetched; otherwise only what is at hand is used.
+    """
+    suite = image.suite
+    declared = subject.subject.source
+    package = declared.apt if declared is not None else "linux-source-{series}"
+    if declared is not None or subject.static.checkpatch is Strictness.ERROR:
+        source = AptSource(apt=package, subdir="scripts")
+        scripts = [apt_source_tree(source, image, emit).path]
+    else:
+        scripts = sorted((cache_dir() / "sources" / suite).glob("*/scripts/tree/scripts"))
+    found = [path for path in scripts if (path / "checkpatch.pl").is_file()]
+    if found:
+        return found[-1]
+    return (
+        f"there is no checkpatch.pl at hand: the kernel headers of {suite} come without it, "
+        "and no kernel source is in the cache"
+    )
+
+
 @dataclass(frozen=True)
 class Step:
     """A job, and what makes a record of how it ended."""
@@ -56,7 +79,10 @@ class Step:
 
 @dataclass(frozen=True)
 class NativeChecks:
-    """What the checks of one run work with; everything they make is below `work`."""
+    """What the checks of one run work with; everything they make is below `work`.
+
+    `scripts` is what `checkpatch_scripts` found.
+    """
 
     image: Image
     subject: Subject
@@ -64,13 +90,13 @@ class NativeChecks:
     built: BuildOutcome
     work: Path
     logs: Path
-    emit: Emit
+    scripts: Path | str
 
     # -- category static ----------------------------------------------------------------------
 
     def static(self) -> list[Check]:
         """Every check of `static_check_names`, in that order."""
-        checks = self._linkage()
+        checks = self.linkage()
         steps: list[Step] = []
         if self.built.module is None:
             checks += [_not_built(name) for name in ("sparse", "w1")]
@@ -87,11 +113,11 @@ class NativeChecks:
                 for crate in crates
                 for check in crate_checks.CRATE_CHECKS
             ]
-        scripts = self._checkpatch_scripts()
-        if isinstance(scripts, str):
-            checks.append(_skipped("checkpatch", scripts))
+        if isinstance(self.scripts, str):
+            checks.append(_skipped("checkpatch", self.scripts))
         else:
-            job = source_checks.checkpatch_job(self.subject, self._place("checkpatch"), scripts)
+            place = self._place("checkpatch")
+            job = source_checks.checkpatch_job(self.subject, place, self.scripts)
             steps.append(
                 Step(job, lambda ended: source_checks.judge_checkpatch(ended, self.subject))
             )
@@ -107,7 +133,7 @@ class NativeChecks:
     def _judge_crate(self, ended: Ended) -> Check:
         return crate_checks.judge_crate(ended, self.subject)
 
-    def _linkage(self) -> list[Check]:
+    def linkage(self) -> list[Check]:
         """The module's symbols against the guest's kernel: no process, some tenths of a second."""
         if self.built.module is None:
             return [_not_built(name) for name in LINKAGE_CHECKS]
@@ -137,28 +163,6 @@ class NativeChecks:
                 )
             )
         return checks
-
-    def _checkpatch_scripts(self) -> Path | str:
-        """The kernel's scripts/ with checkpatch.pl; or why there is none.
-
-        A subject file that wants checkpatch to fail runs gets the package of the kernel's source
-        fetched; otherwise only what is at hand is used.
-        """
-        suite = self.image.suite
-        declared = self.subject.subject.source
-        package = declared.apt if declared is not None else "linux-source-{series}"
-        if declared is not None or self.subject.static.checkpatch is Strictness.ERROR:
-            source = AptSource(apt=package, subdir="scripts")
-            scripts = [apt_source_tree(source, self.image, self.emit).path]
-        else:
-            scripts = sorted((cache_dir() / "sources" / suite).glob("*/scripts/tree/scripts"))
-        found = [path for path in scripts if (path / "checkpatch.pl").is_file()]
-        if found:
-            return found[-1]
-        return (
-            f"there is no checkpatch.pl at hand: the kernel headers of {suite} come without it, "
-            "and no kernel source is in the cache"
-        )
 
     # -- category unit ------------------------------------------------------------------------
 

@@ -125,8 +125,15 @@ class Conversation:
             self.run.emit(TestStarted(_plain_id(message["id"])))
         elif kind == "finished":
             self._conclude(message)
+            if self.stopped_in is None and self._measures_next():
+                self.run.be_alone()
             os.write(answers, f"{STOP if self.stopped_in else CONTINUE}\n".encode())
             self._heard = time.monotonic()
+
+    def _measures_next(self) -> bool:
+        left = (each for each in self._collected if each not in self.done)
+        following = next(left, None)
+        return following is not None and self._category(following).measures
 
     # -- noticing ---------------------------------------------------------------------------
 

@@ -119,9 +119,8 @@ def run(
     """
     if find_program(argv[0]) is None:
         raise _missing(argv)
+    demand_wanted(argv[0])
     thread = threading.get_ident()
-    if thread in _cancelled:
-        raise InterruptedRunError(f"'{argv[0]}' was not started: its run is being ended.")
     with subprocess.Popen(
         _bound_to_us(argv),
         cwd=cwd,
@@ -160,8 +159,17 @@ def run(
     return completed
 
 
+def demand_wanted(what: str) -> None:
+    """Raise InterruptedRunError in a thread whose work is not wanted any more."""
+    if threading.get_ident() in _cancelled:
+        raise InterruptedRunError(f"'{what}' was not done: its run is being ended.")
+
+
 def cancel_thread(thread: threading.Thread) -> None:
-    """Kill what `run` waits for in a thread, let it start nothing more, and wait for its end."""
+    """Kill what `run` waits for in a thread, let it start nothing more, and wait for its end.
+
+    Other waits of the thread's must ask `demand_wanted` now and then.
+    """
     ident = thread.ident
     assert ident is not None, "the thread was started"
     _cancelled.add(ident)
@@ -202,15 +210,17 @@ def start(
     stderr: int | IO[Any] = subprocess.STDOUT,
     pass_fds: Sequence[int] = (),
     outlive_us: bool = False,
+    outlive_thread: bool = True,
 ) -> subprocess.Popen[bytes]:
     """Start a child. Unless `outlive_us`, it must be started from the main thread.
 
     PDEATHSIG fires when the starting *thread* ends (prctl(2)), so a child started from a
-    worker thread would be killed with that thread.
+    worker thread would be killed with that thread. Without `outlive_thread` that is meant.
     """
     if find_program(argv[0]) is None:
         raise _missing(argv)
-    if not outlive_us and threading.current_thread() is not threading.main_thread():
+    main = threading.current_thread() is threading.main_thread()
+    if outlive_thread and not outlive_us and not main:
         raise RuntimeError(f"'{argv[0]}' must be started from the main thread")
     return subprocess.Popen(
         list(argv) if outlive_us else _bound_to_us(argv),

@@ -142,12 +142,14 @@ class Ended:
 def run_jobs(image: Image, jobs: Sequence[Job], parallel: int = 2) -> list[Ended]:
     """Run every job, at most `parallel` at once, and say how each ended, in the order given.
 
-    Raises InfrastructureError when one could not even begin.
+    Raises InfrastructureError when one could not even begin, InterruptedRunError when the thread
+    is cancelled.
     """
     waiting = deque(jobs)
     ended: dict[int, Ended] = {}
     with _started() as active, selectors.DefaultSelector() as selector:
         while waiting or active:
+            process.demand_wanted("a native check")
             while waiting and len(active) < max(1, parallel):
                 running = _Running(image, waiting.popleft())
                 active.append(running)
@@ -191,6 +193,7 @@ class _Running:
                 *("bash", "-c", _START, "bash", str(job.directory), job.script),
             ],
             stdout=subprocess.PIPE,
+            outlive_thread=False,
         )
         assert self._child.stdout is not None
         self.stdout = self._child.stdout

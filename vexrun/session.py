@@ -6,15 +6,13 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from traceback import format_exception
 
 from vexrun import __version__, tree
-from vexrun.background import Background
 from vexrun.categories import Category
-from vexrun.checks import NativeChecks, notes_on
+from vexrun.checks import NativeChecks, checkpatch_scripts, notes_on
 from vexrun.config import Backend, RunConfig, TargetKind
 from vexrun.decoding import SIBLINGS, SubjectSource, addr2line_of, decode_run
 from vexrun.device.admission import Admitted
@@ -41,6 +39,7 @@ from vexrun.kbuild import (
 )
 from vexrun.memory_image.keeping import MemoryImages
 from vexrun.module_file import ModuleFile
+from vexrun.native_work import FurtherBuilds, NativeWork
 from vexrun.report import write_reports
 from vexrun.results.model import (
     ModuleInfo,
@@ -96,16 +95,6 @@ def run_session(config: RunConfig, draw: Emit) -> RunResults:
 
 
 MakeBuilder = Callable[[str], NativeBuilder | GuestBuilder]
-FurtherBuilds = tuple[list[BuildOutcome], BuildOutcome | None]
-
-
-@dataclass
-class _Builds:
-    """What the builds made: the main one, the variants, and the main one once more."""
-
-    main: BuildOutcome
-    variants: list[BuildOutcome] = field(default_factory=list)
-    again: BuildOutcome | None = None
 
 
 class Session:
@@ -121,6 +110,8 @@ class Session:
         self.source: SourceTree | None = None
         self.image: Image | None = None
         self._place = BuildPlace.NATIVE
+        #: Whether all that is made natively is in the results.
+        self.settled = False
         self.results = RunResults(
             run_id=rundir.run_id,
             run_dir=str(rundir.path),
@@ -157,24 +148,22 @@ class Session:
             if place is BuildPlace.GUEST:
                 self.start_target(image, source)
             builder = self.builders(image, source, work, place)
-            builds = self.build(builder)
-            self.demand_sealed_module(builds)
-            # One guest builds one thing at a time; a native build leaves it free to start.
-            native = place is BuildPlace.NATIVE
-            with Background(lambda: self.further_builds(builder), beside=native) as further:
-                self.check_natively(image, source, work, builds)
-                runnable = self.runnable_categories(builds)
+            main = self.build(builder)
+            self.demand_sealed_module(main)
+            with self.native_work(image, source, work, main, builder) as further:
+                self.results.checks = further.checks
+                runnable = self.runnable_categories(main)
                 if any(category.needs_guest for category in runnable):
                     if self.target is None:
                         self.start_target(image, source)
-                    self.install(builds)
-                builds.variants, builds.again = further.result()
-                if builds.again is not None:
-                    self.stages.went_beside("build again", further.duration_s)
-            context = self.describe_builds(builds, source)
-            runnable = self.leave_out_finished(runnable)
-            self.emit(RunDescribed(self.results))
-            self.run_tests(context, runnable)
+                    self.install(main)
+                context = self.describe_main(main, source)
+                runnable = self.leave_out_finished(runnable)
+                self.emit(RunDescribed(self.results))
+                if not further.beside:
+                    self.settle(further, main, context)
+                self.run_tests(context, runnable, lambda: self.settle(further, main, context))
+                self.settle(further, main, context)
 
     def get_image(self) -> Image:
         """The suite's image with the subject's packages, from the cache or built now."""
@@ -267,9 +256,9 @@ class Session:
             said = " ".join(self.results.device.problems) or "It would have been open."
             self.note(f"THE GATE WAS GONE ROUND: '{shown.override}'. It said: {said}")
 
-    def demand_sealed_module(self, builds: _Builds) -> None:
+    def demand_sealed_module(self, main: BuildOutcome) -> None:
         """On a device: for the kernel that was tested on, this is the module that was tested."""
-        admitted, module = self.config.admitted, builds.main.module
+        admitted, module = self.config.admitted, main.module
         if admitted is None or self.results.device is None or module is None:
             return
         problem = demand_same_module(admitted.shown, module.sha256, admitted.facts.release)
@@ -372,44 +361,74 @@ class Session:
 
         return make
 
-    def build(self, builder: MakeBuilder) -> _Builds:
+    def build(self, builder: MakeBuilder) -> BuildOutcome:
         """The build that is loaded and tested."""
         made = builder("build")
         with self.stages.stage("build", made.place.value):
-            return _Builds(made.build(BuildSpec.main(self.config.subject)))
+            return made.build(BuildSpec.main(self.config.subject))
 
     def further_builds(self, builder: MakeBuilder) -> FurtherBuilds:
         """When builds are to be judged: every variant, and the main build a second time."""
         subject = self.config.subject
         if not self.config.selects("build"):
-            return [], None
+            return FurtherBuilds()
         variants = [
             builder(f"variant-{spec.variant}").build(spec) for spec in BuildSpec.variants(subject)
         ]
-        return variants, builder("again").build(BuildSpec.again(subject))
+        return FurtherBuilds(variants, builder("again").build(BuildSpec.again(subject)))
 
-    def check_natively(self, image: Image, source: Path, work: Path, builds: _Builds) -> None:
-        """Static checks and unit suites: what needs no kernel is known before one is started."""
+    def native_work(
+        self, image: Image, source: Path, work: Path, main: BuildOutcome, builder: MakeBuilder
+    ) -> NativeWork:
+        """All that is made natively besides `main`; beside the tests, where they are waited for.
+
+        Where the checks may end the run, and on a device, they come first.
+        """
+        config, emit = self.config, self.emit
+        looks = config.selects("static")
+        scripts = checkpatch_scripts(image, config.subject, emit) if looks else ""
         checks = NativeChecks(
             image=image,
-            subject=self.config.subject,
+            subject=config.subject,
             source=source,
-            built=builds.main,
+            built=main,
             work=work / "checks",
             logs=self.rundir.path / "checks",
-            emit=self.emit,
+            scripts=scripts,
         )
-        for category, make in (("static", checks.static), ("unit", checks.unit)):
-            if self.config.selects(category):
-                with self.stages.stage(category, "natively"):
-                    self.results.checks += make()
-        for text in notes_on(self.results.checks):
-            self.note(text)
+        wanted = [("static", checks.static), ("unit", checks.unit)]
+        waited_for = config.needs_guest and all(step.ok for step in main.steps)
+        beside = waited_for and not config.fail_fast and config.admitted is None
+        if beside and looks:
+            for check in checks.linkage():
+                if not check.ok:
+                    emit(Note(f"{check.name}: {check.reason} The kernel is asked all the same."))
+        return NativeWork(
+            self.stages,
+            lambda: self.further_builds(builder),
+            [(category, make) for category, make in wanted if config.selects(category)],
+            # One guest builds one thing at a time; a native build leaves it free to start.
+            builds_beside=self._place is BuildPlace.NATIVE,
+            checks_beside=beside,
+        )
 
-    def describe_builds(self, builds: _Builds, source: Path) -> RunContext:
-        """Put the builds into the results, keep the module file, tell the tests about both."""
-        main = builds.main
-        self.results.builds = [build.record() for build in [main, *builds.variants]]
+    def settle(self, work: NativeWork, main: BuildOutcome, context: RunContext) -> None:
+        """Wait for the native work, and put what it found where results and tests look."""
+        if self.settled:
+            return
+        work.settle()
+        self.settled = True
+        builds, results = work.builds, self.results
+        context.checks = results.checks = work.checks
+        context.builds = results.builds = [each.record() for each in [main, *builds.variants]]
+        context.rebuild = builds.again.record() if builds.again else None
+        for text in notes_on(results.checks):
+            self.note(text)
+        self.emit(RunDescribed(results))
+
+    def describe_main(self, main: BuildOutcome, source: Path) -> RunContext:
+        """Put the build into the results, keep the module file, tell the tests about both."""
+        self.results.builds = [main.record()]
         spec = BuildSpec.main(self.config.subject)
         built = None
         if main.module is not None:
@@ -436,13 +455,11 @@ class Session:
             source=source,
             kernel=self.results.target.kernel,
             builds=self.results.builds,
-            rebuild=builds.again.record() if builds.again else None,
             tools=[
                 BuiltTool(name=step.name, ok=step.ok, reason=step.reason, log=step.log[-4000:])
                 for step in main.steps
                 if step.name != "module"
             ],
-            checks=self.results.checks,
             module=built,
             siblings=[_built_module(file, path) for path, file in main.siblings.items()],
             target_tools=str(spec.tools_dir),
@@ -451,9 +468,9 @@ class Session:
             profile=self.config.profile,
         )
 
-    def runnable_categories(self, builds: _Builds) -> list[Category]:
+    def runnable_categories(self, main: BuildOutcome) -> list[Category]:
         """Without a module (or a declared tool) there is nothing to load and nothing to test."""
-        broken = [step for step in builds.main.steps if not step.ok]
+        broken = [step for step in main.steps if not step.ok]
         if not broken:
             return self._without_guest_after_a_finding()
         runnable = [row for row in self.config.categories if not row.needs_guest]
@@ -495,18 +512,16 @@ class Session:
         )
         return [row for row in categories if row.name not in earlier.finished]
 
-    def install(self, builds: _Builds) -> None:
+    def install(self, main: BuildOutcome) -> None:
         """Put the module and the tools where the guest would have built them."""
         assert self.target is not None, "there is a target to install into"
         spec = BuildSpec.main(self.config.subject)
-        outside = builds.main.tools_dir.parent.parent
-        files = [
-            path.relative_to(GUEST_BUILD_ROOT) for path in (spec.ko_path, *builds.main.siblings)
-        ]
+        outside = main.tools_dir.parent.parent
+        files = [path.relative_to(GUEST_BUILD_ROOT) for path in (spec.ko_path, *main.siblings)]
         if self.config.subject.tool_names:
             files.append(spec.tools_dir.relative_to(GUEST_BUILD_ROOT))
         self.target.siblings = [
-            (file.internal_name or "").replace("-", "_") for file in builds.main.siblings.values()
+            (file.internal_name or "").replace("-", "_") for file in main.siblings.values()
         ]
         target, relative = self.target, [Path(str(file)) for file in files]
 
@@ -514,13 +529,17 @@ class Session:
             target.install(outside, relative, GUEST_BUILD_ROOT)
 
         target.on_start = put_there
-        if builds.main.where is BuildPlace.NATIVE:
+        if main.where is BuildPlace.NATIVE:
             with self.stages.stage("install", f"{MAIN_VARIANT} build into the guest"):
                 put_there()
 
-    def run_tests(self, context: RunContext, categories: list[Category]) -> None:
-        if not categories:
-            return
+    def run_tests(
+        self, context: RunContext, categories: list[Category], settle: Callable[[], None]
+    ) -> None:
+        """`settle` waits for what is made natively beside the tests, if it still is.
+
+        Tests that look at that come last then.
+        """
         if self.target is not None:
             slowdown = self.target.slowdown
             context.slowdown = slowdown
@@ -535,8 +554,14 @@ class Session:
             self.stops_at,
             self.config.isolation,
             self.memory_images(),
+            settle,
         )
-        self.tests.run(categories)
+        if self.settled:
+            self.tests.run(categories)
+            return
+        self.tests.run([row for row in categories if row.needs_guest])
+        settle()
+        self.tests.run_apart([row for row in categories if not row.needs_guest])
 
     def stops_at(self, result: TestResult) -> bool:
         """With --fail-fast, and on a device, whether a test that ended so is the last one."""

@@ -73,6 +73,7 @@ class TestRun:
         stop_at: Callable[[TestResult], bool] = lambda _result: False,
         isolation: Isolation = Isolation.GROUP,
         images: MemoryImages | None = None,
+        be_alone: Callable[[], None] = lambda: None,
     ) -> None:
         self.context = context
         self.target = target
@@ -83,6 +84,8 @@ class TestRun:
         self.stopped_at: TestResult | None = None
         self.isolation = isolation
         self.images = images
+        #: Ends what goes on beside the tests: called before what is measured.
+        self.be_alone = be_alone
         self.result = TestRunResult()
         #: Why nothing can be run on the target any more; only where it is never replaced.
         self.over = ""
@@ -112,6 +115,12 @@ class TestRun:
         if not given_up:
             self.tear_down([category for category in categories if category.needs_guest])
         return self.result
+
+    def run_apart(self, categories: Sequence[Category]) -> None:
+        """Categories that need no target, after the others: whatever became of it."""
+        if categories:
+            self.target, self.context.ssh_config, self.over = None, None, ""
+            self.run(categories)
 
     def _give_up(self, talk: Conversation, last: Category, more: bool) -> bool:
         """After a test process: replace the machine, if that is due and there is `more` for it.
@@ -247,6 +256,8 @@ class TestRun:
             self.context.disks = self.target.disks()
         context_file = self.rundir / "context.json"
         context_file.write_text(self.context.model_dump_json(indent=2))
+        if categories[0].measures:
+            self.be_alone()
         conversation = Conversation(self, categories)
         event_read, event_write = os.pipe()
         answer_read, answer_write = os.pipe()

@@ -14,6 +14,7 @@ from typing import Any, cast
 import pytest
 
 from vexrun import sandbox
+from vexrun.background import Background
 from vexrun.errors import InfrastructureError
 from vexrun.image.catalog import Image
 from vexrun.sandbox import Ended, Job, Workplace, run_jobs
@@ -126,6 +127,18 @@ def test_jobs_do_not_outlive_an_exception(
     while _runs(pid) and time.monotonic() < until:
         time.sleep(0.05)
     assert not _runs(pid)
+
+
+def test_jobs_in_the_background_end_with_the_run(run: RunScripts, tmp_path: Path) -> None:
+    """Ctrl-C while sparse runs beside the tests: neither it nor its directory stays in use."""
+    script = f"echo $$ >{tmp_path}/new; mv {tmp_path}/new {tmp_path}/pid; exec sleep 60"
+    with pytest.raises(ZeroDivisionError), Background(lambda: run(script)):
+        until = time.monotonic() + 60
+        while not (tmp_path / "pid").exists():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        raise ZeroDivisionError
+    assert not _runs(int((tmp_path / "pid").read_text()))
 
 
 def _runs(pid: int) -> bool:

@@ -33,6 +33,7 @@ from vexrun.target.kernel_watch import KernelCheck
 from vexrun.testrun import TestRun, not_run
 
 MOUNT, FSOPS, BUILD = CATEGORIES["mount"], CATEGORIES["fsops"], CATEGORIES["build"]
+PERF = CATEGORIES["perf"]
 
 #: Speaks the protocol of vexrun.guest.protocol: does the steps it is given, notes the answers.
 PROCESS = """
@@ -88,6 +89,7 @@ def whole(identifier: str, outcome: str = "passed", message: str = "") -> list[S
 
 M1, M2, M3 = "mount/t.py::test_1", "mount/t.py::test_2", "mount/t.py::test_3"
 F1, B1 = "fsops/t.py::test_1", "build/t.py::test_1"
+P1, P2 = "perf/t.py::test_1", "perf/t.py::test_2"
 
 TEARDOWN = "teardown/umount_and_unload"
 
@@ -280,6 +282,45 @@ def test_what_the_kernel_loaded_is_remembered(run: Run) -> None:
 def test_ids_are_without_the_host(run: Run, told: str, plain: str) -> None:
     run.plans["mount"] = [collected(told), *whole(told)]
     assert list(run(MOUNT)) == [plain]
+
+
+# -- beside the tests ----------------------------------------------------------------------------
+
+
+def test_nothing_goes_on_beside_what_is_measured(run: Run) -> None:
+    alone: list[list[str]] = []
+    run.run.be_alone = lambda: alone.append([test.id for test in run.run.result.tests])
+    run.plans["mount"] = [collected(M1, P1, P2), *whole(M1), *whole(P1), *whole(P2)]
+    assert set(run(MOUNT, PERF)) == {M1, P1, P2}
+    assert alone[0] == [M1]
+
+
+def test_a_process_that_begins_with_measuring_waits_as_well(run: Run) -> None:
+    alone: list[bool] = []
+    run.run.be_alone = lambda: alone.append("perf" in run.plans)
+    run.plans["perf"] = [collected(P1), *whole(P1)]
+    run(PERF)
+    assert alone == [True]
+
+
+@pytest.mark.parametrize("end", [None, "the machine ended"])
+def test_tests_without_a_target_can_come_last_whatever_became_of_it(
+    run: Run, end: str | None
+) -> None:
+    assert run.target is not None
+    run.plans["mount"] = [collected(M1), *whole(M1)]
+    run(MOUNT)
+    run.target.end = end
+    run.target.checks = [KernelCheck([OOPS.model_copy()])]
+    run.plans["build"] = [collected(B1), *whole(B1)]
+    run.run.run_apart([BUILD])
+    assert {test.id: test.outcome.value for test in run.run.result.tests} == {
+        M1: "passed",
+        TEARDOWN: "passed",
+        B1: "passed",
+    }
+    context = RunContext.model_validate_json((run.directory / "context.json").read_text())
+    assert context.ssh_config is None
 
 
 # -- what the kernel did meanwhile ---------------------------------------------------------------
