@@ -112,6 +112,25 @@ def test_three_names_and_a_mkfs_in_c(layout: Path) -> None:
     assert subject.filesystem.lacks == []
 
 
+LOOKED_UP = "static const struct inode_operations demo_dir = { .lookup = demo_lookup };\n"
+CREATED = LOOKED_UP.replace(" }", ", .create = demo_create }")
+
+
+@pytest.mark.parametrize(
+    ("source", "reads_only"),
+    [
+        (LOOKED_UP + "void f(void) { inode->i_fop = &generic_ro_fops; }", True),
+        (LOOKED_UP + "struct file_operations demo = { .read_iter = demo_read };", True),
+        (LOOKED_UP + "struct file_operations demo = { .read = r, .write = w };", False),
+        (LOOKED_UP + "struct file_operations d = { .iterate_shared = demo_iterate };", False),
+        (CREATED + "struct file_operations demo = { .read_iter = demo_read };", False),
+    ],
+)
+def test_a_filesystem_that_is_only_read_is_seen(tree: Path, source: str, reads_only: bool) -> None:
+    (tree / "demo.c").write_text(f"{source}\n{FILESYSTEM_C}")
+    assert ("write" in written(tree).filesystem.lacks) == reads_only
+
+
 def test_the_sources_of_a_wildcard_are_found() -> None:
     (facts,) = survey_tree(TREES / "vexfs-2025-08").modules
     assert {path.name for path in facts.module.sources} == {"vexfs_super.c", "vexfs_dir.c"}

@@ -43,6 +43,7 @@ KNOWN_TYPES: dict[str, KnownType] = {
     "btrfs": KnownType(
         "mkfs.btrfs -q -f {device}", "btrfs-progs", 256, "btrfs check --readonly {device}"
     ),
+    "cramfs": KnownType("mkfs.cramfs /etc {device}", "util-linux-extra", lacks=_READ_ONLY),
     "erofs": KnownType("mkfs.erofs {device} /etc", "erofs-utils", lacks=_READ_ONLY),
     "exfat": KnownType("mkfs.exfat {device}", "exfatprogs", 64, "fsck.exfat -n {device}", _FAT),
     "ext2": KnownType("mke2fs -q -F -t ext2 {device}", "e2fsprogs", 64, "e2fsck -fn {device}"),
@@ -54,6 +55,7 @@ KNOWN_TYPES: dict[str, KnownType] = {
         "fsck.f2fs --dry-run {device}",
         config=("CONFIG_F2FS_FS_XATTR", "CONFIG_F2FS_STAT_FS"),
     ),
+    "iso9660": KnownType("genisoimage -quiet -R -o {device} /etc", "genisoimage", lacks=_READ_ONLY),
     "jfs": KnownType("mkfs.jfs -q {device}", "jfsutils", 64, "fsck.jfs -n -f {device}"),
     "minix": KnownType("mkfs.minix -3 {device}", "util-linux-extra", 32, "fsck.minix -f {device}"),
     "msdos": KnownType(
@@ -73,6 +75,7 @@ KNOWN_TYPES: dict[str, KnownType] = {
         64,
         "reiserfsck --check --yes --quiet {device}",
     ),
+    "romfs": KnownType("genromfs -f {device} -d /etc", "genromfs", lacks=_READ_ONLY),
     "squashfs": KnownType(
         "mksquashfs /etc {device} -noappend -quiet -no-progress",
         "squashfs-tools",

@@ -453,7 +453,23 @@ def _lacked(own: list[CFile]) -> dict[str, str]:
         {"fsync": "fsync", "mmap": "mmap"},
     )
     missing_in("super_operations", lambda _: True, {"statfs": "statfs"})
+    if "create" in lacked and (how := _never_writes(own)):
+        lacked["write"] = how
     return lacked
+
+
+def _never_writes(own: list[CFile]) -> str:
+    """How it shows that regular files are only read, '' where they may be written."""
+    tables = [each for file in own for each in file.initialisers("file_operations")]
+    if any({"write", "write_iter"} & each.fields.keys() for each in tables):
+        return ""
+    for each in tables:
+        if {"read", "read_iter"} & each.fields.keys() and "iterate_shared" not in each.fields:
+            return f"no .write_iter in {each.name} ({each.place})"
+    for file in own:
+        for _, place in file.finditer(r"\bgeneric_ro_fops\b"):
+            return f"generic_ro_fops ({place})"
+    return ""
 
 
 # -- userspace -----------------------------------------------------------------------------------
