@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from traceback import format_exception
@@ -39,7 +39,7 @@ from vexrun.kbuild import (
 )
 from vexrun.memory_image.keeping import MemoryImages
 from vexrun.module_file import ModuleFile
-from vexrun.native_work import FurtherBuilds, NativeWork
+from vexrun.native_work import Checking, FurtherBuilds, NativeWork
 from vexrun.report import write_reports
 from vexrun.results.model import (
     ModuleInfo,
@@ -396,9 +396,15 @@ class Session:
             logs=self.rundir.path / "checks",
             scripts=scripts,
         )
-        wanted = [("static", checks.static), ("unit", checks.unit)]
+        wanted = [
+            (category, make)
+            for category, make in (("static", checks.static), ("unit", checks.unit))
+            if config.selects(category)
+        ]
         waited_for = config.needs_guest and all(step.ok for step in main.steps)
         beside = waited_for and not config.fail_fast and config.admitted is None
+        if beside and (going_on := self._going_on(wanted)):
+            emit(Note(f"Beside the tests, and judged last: {', '.join(going_on)}."))
         if beside and looks:
             for check in checks.linkage():
                 if not check.ok:
@@ -406,11 +412,16 @@ class Session:
         return NativeWork(
             self.stages,
             lambda: self.further_builds(builder),
-            [(category, make) for category, make in wanted if config.selects(category)],
+            wanted,
             # One guest builds one thing at a time; a native build leaves it free to start.
             builds_beside=self._place is BuildPlace.NATIVE,
             checks_beside=beside,
         )
+
+    def _going_on(self, wanted: Sequence[Checking]) -> list[str]:
+        """What is made natively beside the tests, in words."""
+        builds = ["further builds"] if self.config.selects("build") else []
+        return builds + [category for category, _ in wanted]
 
     def settle(self, work: NativeWork, main: BuildOutcome, context: RunContext) -> None:
         """Wait for the native work, and put what it found where results and tests look."""
