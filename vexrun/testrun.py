@@ -39,6 +39,11 @@ from vexrun.target.base import Target
 from vexrun.target.kernel_watch import KernelCheck
 from vexrun.vm.ssh import HOST_ALIAS
 
+#: Once a test of a run has hung, those behind it get so much of their time, and a minute at least
+#: where they had one: the run has failed, and a filesystem that hangs does so in each category.
+_PATIENCE_LEFT = 0.3
+_PATIENCE_KEPT_S = 60.0
+
 
 @dataclass
 class TestRunResult:
@@ -89,6 +94,7 @@ class TestRun:
         self.result = TestRunResult()
         #: Why nothing can be run on the target any more; only where it is never replaced.
         self.over = ""
+        self._patient = True
         self._first_here = 0  # of result.tests, on the machine of now
         #: Whether no machine comes after this one: what breaks it, or stops it, ends all.
         self.on_device = False
@@ -102,6 +108,7 @@ class TestRun:
             talk = self.run_process(together)
             last = talk.stopped_in or together[-1]
             remaining = remaining[remaining.index(last) + (0 if talk.left_in(last) else 1) :]
+            self._lose_patience()
             if self.over:
                 self._skip([row for row in remaining if row not in together])
                 return self.result
@@ -141,6 +148,16 @@ class TestRun:
         if more:
             self._replace_target()
         return talk.stopped_in is not None
+
+    def _lose_patience(self) -> None:
+        """Shorter time limits after the first test that hung."""
+        hung = any(test.outcome is Outcome.HUNG for test in self.result.tests)
+        if hung and self._patient:
+            self._patient = False
+            self.context.timeouts_s = {
+                name: max(_PATIENCE_LEFT * limit, min(limit, _PATIENCE_KEPT_S))
+                for name, limit in self.context.timeouts_s.items()
+            }
 
     def _on_this_machine(self, category: Category) -> list[TestResult]:
         here = self.result.tests[self._first_here :]

@@ -284,6 +284,17 @@ def test_ids_are_without_the_host(run: Run, told: str, plain: str) -> None:
     assert list(run(MOUNT)) == [plain]
 
 
+def test_once_a_test_has_hung_the_others_get_less_time(run: Run) -> None:
+    """A mount that sleeps took 400 s in each category of an emulated machine."""
+    run.run.context.timeouts_s = {"mount": 400.0, "fsops": 400.0, "own": 120.0, "errors": 30.0}
+    run.plans["mount"] = [collected(M1), *whole(M1, "hung", "no answer within 400 s")]
+    run.plans["fsops"] = [collected(F1), *whole(F1, "hung", "no answer within 120 s")]
+    run.plans["perf"] = [collected(P1), *whole(P1)]
+    run(MOUNT, FSOPS, PERF)
+    limits = {"mount": 120.0, "fsops": 120.0, "own": 60.0, "errors": 30.0}
+    assert run.run.context.timeouts_s == limits, "once, not again and again"
+
+
 # -- beside the tests ----------------------------------------------------------------------------
 
 
