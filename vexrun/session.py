@@ -13,7 +13,7 @@ from traceback import format_exception
 from vexrun import __version__, tree
 from vexrun.categories import Category
 from vexrun.checks import NativeChecks, checkpatch_scripts, notes_on
-from vexrun.config import Backend, RunConfig, TargetKind
+from vexrun.config import RunConfig, TargetKind
 from vexrun.decoding import SIBLINGS, SubjectSource, addr2line_of, decode_run
 from vexrun.device.admission import Admitted
 from vexrun.device.passage import demand_same_module, demand_same_tree
@@ -22,7 +22,6 @@ from vexrun.errors import ConfigError, InterruptedRunError, VexrunError
 from vexrun.events import Emit, Event, Note, RunDescribed, Stages
 from vexrun.expectations import apply_expectations, is_expected
 from vexrun.guest.context import BuiltModule, BuiltTool, RunContext
-from vexrun.image.box_home import ensure_box
 from vexrun.image.build import ensure_base, ensure_layer
 from vexrun.image.catalog import Image, lock_path
 from vexrun.image.locking import shared
@@ -54,13 +53,10 @@ from vexrun.subject import check_against_tree
 from vexrun.target.base import Target
 from vexrun.target.device import DevicePlan, DeviceTarget
 from vexrun.target.guest_build import GuestBuilder
-from vexrun.target.vagrant import VagrantPlan, VagrantTarget
-from vexrun.target.vm import VmPlan, VmTarget
+from vexrun.target.machines import machine_of
 from vexrun.testrun import TestRun, not_run
 from vexrun.verdict import judge
 from vexrun.vm.accel import choose_accelerator
-from vexrun.vm.snapshot import ensure_snapshot
-from vexrun.vm.type_names import names_to_reserve
 from vexrun.workdir import work_directory
 
 
@@ -298,55 +294,20 @@ class Session:
         if config.admitted is not None:
             self.open_device(config.admitted, source)
             return
-        if config.backend is Backend.VAGRANT:
-            self.target, how = self.vagrant_target(image, source), "vagrant up"
-        else:
-            self.target, how = self.vm_target(image, source), "restoring the snapshot"
-        with self.stages.stage("start machine", how):
+        self.target = machine_of(
+            config,
+            image,
+            self._accelerator,
+            source,
+            self.rundir.console_log,
+            self.stages,
+            self.emit,
+        )
+        with self.stages.stage("start machine", self.target.starts_by):
             self.target.open()
         info = self.target.info()
         info.image_manifest_sha256 = self.results.target.image_manifest_sha256
         self.results.target = info
-
-    def vagrant_target(self, image: Image, source: Path) -> VagrantTarget:
-        """A machine of Vagrant's, from the image's box, which is made first if there is none."""
-        with self.stages.stage("box"):
-            box = ensure_box(image, self.config.settings, self.emit)
-        plan = VagrantPlan(
-            image=image,
-            snapshot=None,
-            accelerator=self._accelerator,
-            hardware=self.config.settings.machine,
-            subject=self.config.subject,
-            source_dir=source,
-            console_log=self.rundir.console_log,
-            outlives_us=self.config.keep,
-            box=box,
-        )
-        return VagrantTarget(plan, self.emit)
-
-    def vm_target(self, image: Image, source: Path) -> VmTarget:
-        """A machine of ours, from vexrun's snapshot, which is made first if there is none."""
-        config = self.config
-        with self.stages.stage("snapshot"):
-            snapshot = ensure_snapshot(
-                image,
-                self._accelerator,
-                config.settings.machine,
-                self.emit,
-                names_to_reserve(config.subject.filesystem.type),
-            )
-        plan = VmPlan(
-            image=image,
-            snapshot=snapshot,
-            accelerator=self._accelerator,
-            hardware=config.settings.machine,
-            subject=config.subject,
-            source_dir=source,
-            console_log=self.rundir.console_log,
-            outlives_us=config.keep,
-        )
-        return VmTarget(plan, self.emit)
 
     def builders(self, image: Image, source: Path, work: Path, place: BuildPlace) -> MakeBuilder:
         """Makes a builder whose output goes to a directory of its own."""

@@ -18,7 +18,8 @@ from vexrun.image.catalog import Image
 from vexrun.settings import MachineSettings
 from vexrun.target import channels, vm
 from vexrun.target import vagrant as target_module
-from vexrun.target.vagrant import PROOF, VagrantPlan, VagrantTarget
+from vexrun.target.vagrant import PROOF, VagrantTarget
+from vexrun.target.vm import VmPlan
 from vexrun.vm.accel import Accelerator
 from vexrun.vm.machine import MachinePlan
 
@@ -82,7 +83,7 @@ def target(
     files.mkdir(parents=True)
     (files / "metadata.json").write_text(json.dumps({"vexrun": {"sha256": "of the box"}}))
     manifest = make_manifest(sha256={"root.qcow2": "of the image"})
-    plan = VagrantPlan(
+    plan = VmPlan(
         image=Image(tmp_path, manifest),
         snapshot=None,
         accelerator=TCG,
@@ -90,9 +91,8 @@ def target(
         subject=make_subject(),
         source_dir=tmp_path,
         console_log=tmp_path / "run" / "console.log",
-        box=BOX,
     )
-    made = VagrantTarget(plan, ignore)
+    made = VagrantTarget(plan, BOX, ignore)
     yield made
     made.close()
 

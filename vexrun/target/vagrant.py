@@ -11,7 +11,7 @@ import json
 import os
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from vexrun.events import Emit, Stages
@@ -30,19 +30,14 @@ from vexrun.workdir import work_directory
 PROOF = "vexrun-proof.json"
 
 
-@dataclass(frozen=True, kw_only=True)
-class VagrantPlan(VmPlan):
-    """What a run needs to let Vagrant start its machine."""
-
-    box: BoxId
-
-
 class VagrantTarget(VmTarget):
     """A guest that Vagrant booted, and puts back to that moment."""
 
-    def __init__(self, plan: VagrantPlan, emit: Emit) -> None:
+    starts_by = "vagrant up"
+
+    def __init__(self, plan: VmPlan, box: BoxId, emit: Emit) -> None:
         super().__init__(plan, emit)
-        self.box = plan.box
+        self.box = box
         self._held: VagrantMachine | None = None
         self._boot_s = 0.0
         self._closing = False

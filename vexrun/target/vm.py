@@ -62,6 +62,9 @@ class VmPlan:
 class VmTarget:
     """A running guest, ready for the subject, with its kernel watched."""
 
+    #: How the machine comes up, for the screen.
+    starts_by = "restoring the snapshot"
+
     def __init__(self, plan: VmPlan, emit: Emit) -> None:
         self.plan = plan
         self.emit = emit
