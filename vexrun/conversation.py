@@ -393,7 +393,7 @@ def outcome_of(raw: str, message: str, check: KernelCheck) -> tuple[Outcome, str
         title = check.events[0].title
         return Outcome.CRASHED, f"{title}\n{message}" if message else title
     if check.log_lost:
-        return Outcome.ERROR, f"the kernel log of this test was lost: {check.log_lost}"
+        return Outcome.ERROR, f"nothing can be said of this test: {check.log_lost}"
     if raw == "hung":
         return Outcome.HUNG, message
     if raw == "lost":

@@ -49,6 +49,10 @@ class TargetLostError(InfrastructureError):
     """The target stopped answering. Whether the subject is to blame is decided from the logs."""
 
 
+class KernelDiedError(InfrastructureError):
+    """The guest's own kernel died before anything of a subject was in it."""
+
+
 class InterruptedRunError(VexrunError):
     """The user or the system asked vexrun to stop (SIGINT, SIGTERM, SIGHUP)."""
 

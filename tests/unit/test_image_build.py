@@ -221,6 +221,12 @@ exec "$@"
     ("install", "update", "code", "fix"),
     [
         ("Unable to locate package nope", 0, ExitCode.USAGE, "subject.packages"),
+        (
+            "E: Package 'hfsprogs' has no installation candidate",
+            0,
+            ExitCode.USAGE,
+            "subject.packages",
+        ),
         ("Unable to locate package nope", 100, ExitCode.INFRASTRUCTURE, "VEXRUN_MIRROR"),
         ("Failed to fetch http://mirror.invalid", 0, ExitCode.INFRASTRUCTURE, "VEXRUN_MIRROR"),
     ],

@@ -138,6 +138,16 @@ def test_a_guest_that_ends_before_it_answers_is_lost(shell: GuestShell) -> None:
         shell.connect(20, lambda: False)
 
 
+def test_a_guest_that_dies_while_ssh_waits_for_its_word_is_lost(
+    shell: GuestShell, programs: Any
+) -> None:
+    """QEMU takes connections for a guest that is dead: ssh waited there for ten minutes."""
+    programs.add("ssh", "exec sleep 60")
+    looks = iter([True, True, True])
+    with pytest.raises(TargetLostError, match="ended before ssh answered"):
+        shell.connect(60, lambda: next(looks, False))
+
+
 def test_a_guest_that_never_answers_ends_at_the_deadline(shell: GuestShell, programs: Any) -> None:
     programs.add("ssh", "echo 'Connection refused' >&2; exit 255")
     with pytest.raises(InfrastructureError, match="did not answer within 1 s") as caught:

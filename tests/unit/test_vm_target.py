@@ -61,7 +61,9 @@ class Guest:
 
     def _plan(self, log: Path) -> Any:
         module = SimpleNamespace(sysfs_name="demo")
-        return SimpleNamespace(console_log=log, subject=SimpleNamespace(module=module))
+        accelerator = SimpleNamespace(name="tcg")
+        subject = SimpleNamespace(module=module)
+        return SimpleNamespace(console_log=log, subject=subject, accelerator=accelerator)
 
     def silent_for(self) -> float:
         return self.silent
@@ -287,3 +289,34 @@ def test_the_next_machine_waits_less_for_a_module_that_blocks(
     guest.target.check_kernel(60)
     guest.target._prepare(machine)
     assert f"echo {seconds} >/proc/sys/kernel/hung_task_timeout_secs" in told[1]
+
+
+# -- the emulator's own faults -------------------------------------------------------------------
+
+STALE_INT3 = KernelEvent(
+    event_class="oops",
+    title="oops: int3",
+    excerpt=[
+        "Oops: int3: 0000 [#1] PREEMPT SMP NOPTI",
+        "RIP: 0010:run_timer_softirq+0xd7/0xf0",
+        "Code: 48 89 df e8 ba ca b7 00 eb <0a> 48 83 c4 08",
+    ],
+)
+
+
+@pytest.mark.parametrize(("accelerator", "excused"), [("tcg", True), ("kvm", False)])
+def test_a_stale_translation_is_no_finding(guest: Guest, accelerator: str, excused: bool) -> None:
+    guest.target.plan.accelerator = SimpleNamespace(name=accelerator)  # type: ignore[misc]
+    after = KernelEvent(event_class="hang", title="task blocked")
+    guest.checks = [KernelCheck([STALE_INT3, after], ["a note"], False)]
+    check = guest.target.check_kernel(60)
+    assert (check.events == []) == excused
+    assert ("run_timer_softirq+0xd7/0xf0 that is no longer" in check.log_lost) == excused
+    assert check.notes == ["a note"]
+
+
+def test_what_happened_before_the_emulators_fault_is_a_finding(guest: Guest) -> None:
+    guest.target.plan.accelerator = SimpleNamespace(name="tcg")  # type: ignore[misc]
+    before = KernelEvent(event_class="warning", title="WARNING in demo_write")
+    guest.checks = [KernelCheck([before, STALE_INT3], [], False)]
+    assert guest.target.check_kernel(60).events == [before, STALE_INT3]

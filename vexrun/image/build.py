@@ -48,6 +48,8 @@ _NEEDED_PROGRAMS = {
 #: A base image with its root filesystem and disk takes about 5 GiB while it is made.
 BUILD_SPACE_GIB = 8
 _LAYER_SPACE_GIB = 4
+#: apt of a package that the suite has not got, or knows only by name (one that was removed).
+_NO_SUCH_PACKAGE = ("Unable to locate package", "has no installation candidate")
 #: Fixed so that equal contents make equal disks.
 _FILESYSTEM_UUID = "76657872-756e-4000-8000-726f6f740000"
 
@@ -352,7 +354,7 @@ def install_packages(
         done = namespace.run_in_root(rootfs, install, binds=binds, check=False, log=log)
         if done.returncode != 0:
             message = f"The subject's packages could not be installed: {', '.join(packages)}."
-            if update.returncode == 0 and "Unable to locate package" in done.output:
+            if update.returncode == 0 and any(words in done.output for words in _NO_SUCH_PACKAGE):
                 raise ConfigError(
                     message,
                     evidence=done.tail(10),

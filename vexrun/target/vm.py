@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from vexrun.errors import InfrastructureError, TargetLostError
 from vexrun.events import Emit
 from vexrun.image.catalog import Image
+from vexrun.kernel_log.emulator import trap_that_is_not_there
 from vexrun.playbook import InventoryHost
 from vexrun.results.model import TargetInfo
 from vexrun.settings import MachineSettings
@@ -43,6 +44,13 @@ _KVM_BOOT_S = 4.0
 #: A guest without a beat for so long is asked whether its kernel lives. The kernel's own
 #: detectors of lockups and RCU stalls have spoken by then.
 _SILENCE_S = 80.0
+
+
+#: The machine under the kernel was at fault, so that nothing is known about the subject.
+EMULATOR_FAULT = (
+    "the emulator, not the kernel, is at fault: QEMU stopped at an instruction in {place} that is "
+    "no longer in the guest's memory. QEMU 8.1 has that mended. Run the test again"
+)
 
 
 @dataclass(frozen=True)
@@ -256,6 +264,10 @@ class VmTarget:
     def check_kernel(self, timeout_s: float) -> KernelCheck:
         """What the kernel did since the last check (see KernelWatch)."""
         check = self._check_kernel(timeout_s)
+        place = trap_that_is_not_there(check.events[0]) if check.events else ""
+        if place and self.plan.accelerator.name == "tcg":
+            # What it said after that is the same fault's doing.
+            return replace(check, events=[], log_lost=EMULATOR_FAULT.format(place=place))
         if any(is_blocked_task(event) for event in check.events):
             self._blocked_s = BLOCKED_AGAIN_S
         return check

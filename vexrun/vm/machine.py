@@ -196,9 +196,12 @@ class Machine:
             "The saved machine state could not be restored.", evidence=self._qemu_said()
         )
 
-    def connect(self, deadline_s: float) -> None:
-        """Open the shared ssh connection (see GuestShell.connect for errors)."""
-        self.shell.connect(deadline_s, lambda: self.running)
+    def connect(self, deadline_s: float, alive: Callable[[], bool] = lambda: True) -> None:
+        """Open the shared ssh connection (see GuestShell.connect for errors).
+
+        `alive` may know more about the guest than QEMU does.
+        """
+        self.shell.connect(deadline_s, lambda: self.running and alive())
 
     def set_clock_and_mount_source(self, timeout_s: float, also: str = "true") -> None:
         """After a restore: the clock stands at the snapshot, and 9p could not be in it."""

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vexrun.errors import InfrastructureError, VexrunError
+from vexrun.errors import InfrastructureError, KernelDiedError, TargetLostError, VexrunError
 from vexrun.events import Emit, Note, Progress, Stages
 from vexrun.image.catalog import Image, lock_path
 from vexrun.image.locking import exclusive
+from vexrun.kernel_log import KernelLogParser
 from vexrun.layout import cache_dir, state_dir
 from vexrun.playbook import InventoryHost, PlaybookResult, run_playbook
 from vexrun.process import run
@@ -126,15 +127,25 @@ def _make(
 ) -> Snapshot:
     shutil.rmtree(final, ignore_errors=True)
     final.parent.mkdir(exist_ok=True)
-    with work_directory(f"{final.name}-{os.getpid()}") as work:
-        try:
-            facts = _boot_and_save(image, accelerator, hardware, work, emit, reserve)
-            work.rename(final)
-        except BaseException as error:
-            kept = _keep_evidence(work)
-            if isinstance(error, VexrunError):
-                error.hint = f"{error.hint}\nThe guest's console is in '{kept}'.".strip()
-            raise
+
+    def attempt() -> dict[str, Any]:
+        with work_directory(f"{final.name}-{os.getpid()}") as work:
+            try:
+                facts = _boot_and_save(image, accelerator, hardware, work, emit, reserve)
+                work.rename(final)
+            except BaseException as error:
+                kept = _keep_evidence(work)
+                if isinstance(error, VexrunError):
+                    error.hint = f"{error.hint}\nThe guest's console is in '{kept}'.".strip()
+                raise
+            return facts
+
+    try:
+        facts = attempt()
+    except KernelDiedError as error:
+        # Nothing of a subject is in this guest. An emulator can be at fault; an image is so twice.
+        emit(Note(f"{error.message} It is booted once more.\n{error.hint}"))
+        facts = attempt()
     return Snapshot(final, facts)
 
 
@@ -166,8 +177,7 @@ def _boot_and_save(
     with booted(plan) as machine:
         with stages.stage("first boot", f"{image.name} under {accelerator.name}"):
             begun = time.monotonic()
-            machine.connect(FIRST_BOOT_DEADLINE_S)
-            machine.shell.run("true", check=True)
+            connect_or_tell(machine, work / "console.log")
             boot_s = time.monotonic() - begun
             settle(machine)
             if reserve:
@@ -188,6 +198,30 @@ def _boot_and_save(
     (work / "empty").rmdir()
     (work / "snapshot.json").write_text(json.dumps(facts, indent=2))
     return facts
+
+
+def connect_or_tell(machine: Machine, console: Path) -> None:
+    """The first login. Raises KernelDiedError as soon as the kernel has panicked.
+
+    So early in a boot no driver for pvpanic is there, and QEMU does not know.
+    """
+    try:
+        machine.connect(FIRST_BOOT_DEADLINE_S, lambda: not _panicked(console))
+    except TargetLostError as error:
+        if not _panicked(console):
+            raise
+        parser = KernelLogParser()
+        events = [*parser.feed(console.read_bytes()), *parser.finish()]
+        raise KernelDiedError(
+            "The guest's own kernel died while it booted for the first time: "
+            f"{events[0].title if events else 'panic'}.",
+            evidence="\n".join(events[0].excerpt[:12]) if events else "",
+        ) from error
+    machine.shell.run("true", check=True)
+
+
+def _panicked(console: Path) -> bool:
+    return console.exists() and b"] Kernel panic - not syncing" in console.read_bytes()
 
 
 def _keep_evidence(work: Path) -> Path:

@@ -111,7 +111,7 @@ class GuestShell:
                     ["ssh", "-F", str(self.config), "-M", "-N", HOST_ALIAS],
                     stdout=stream,
                 )
-            if self._await_socket(until):
+            if self._await_socket(until, alive):
                 return
             last = log.read_text(errors="replace").strip() or last
             self.disconnect()
@@ -126,10 +126,11 @@ class GuestShell:
             f"ssh to the guest did not answer within {deadline_s:.0f} s.", evidence=last
         )
 
-    def _await_socket(self, until: float) -> bool:
+    def _await_socket(self, until: float, alive: Callable[[], bool]) -> bool:
         socket = self.config.parent / "ssh"
         master = self._master
-        while master is not None and master.poll() is None and time.monotonic() < until:
+        # QEMU takes the connection for a guest that is dead, and ssh waits for its word.
+        while master is not None and master.poll() is None and time.monotonic() < until and alive():
             if socket.exists():
                 return True
             time.sleep(0.02)
