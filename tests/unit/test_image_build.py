@@ -222,7 +222,7 @@ exec "$@"
     [
         ("Unable to locate package nope", 0, ExitCode.USAGE, "subject.packages"),
         (
-            "E: Package 'hfsprogs' has no installation candidate",
+            "E: Package hfsprogs has no installation candidate",
             0,
             ExitCode.USAGE,
             "subject.packages",
@@ -230,7 +230,7 @@ exec "$@"
         ("Unable to locate package nope", 100, ExitCode.INFRASTRUCTURE, "VEXRUN_MIRROR"),
         ("Failed to fetch http://mirror.invalid", 0, ExitCode.INFRASTRUCTURE, "VEXRUN_MIRROR"),
     ],
-    ids=["unknown package", "stale lists", "unreachable mirror"],
+    ids=["unknown package", "removed package", "stale lists", "unreachable mirror"],
 )
 def test_packages_that_cannot_be_installed(
     cached: Path, builder: Any, images: Path, install: str, update: int, code: int, fix: str
