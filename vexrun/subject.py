@@ -313,12 +313,14 @@ class UnitSuite(_Section):
 class Script(_Section):
     """An existing script, run in the target as a test of its own.
 
-    It has passed when it ends with 0, prints `success`, and the kernel stays quiet.
+    It has passed when it ends with 0, prints `success`, and the kernel stays quiet. With
+    `executed` it must also have run a test, as in a unit suite.
     """
 
     name: PlainName
     run: str
     success: Pattern
+    executed: Annotated[str, AfterValidator(_counting_expression)] | None = None
     mounted: bool = True
 
     @field_validator("run")
