@@ -377,6 +377,16 @@ class Subject(_Section):
         return self.subject.name
 
     @property
+    def names_to_block(self) -> list[str]:
+        """What modprobe must not load: the kernel's own copy, by its name or for the type.
+
+        mount(2) of a type that nobody has registered asks for the module `fs-TYPE`.
+        """
+        name = self.module.name
+        names = {name, name.replace("-", "_"), name.replace("_", "-"), f"fs-{self.filesystem.type}"}
+        return sorted(names)
+
+    @property
     def tool_names(self) -> set[str]:
         return {tool.name for tool in self.tools} | {crate.bin for crate in self.crates}
 

@@ -51,7 +51,9 @@ class FakeGuest:
         return True
 
 
-def message_of_the_mount(guest: FakeGuest, mkfs: str = "mkfs.demo {device}") -> str:
+def message_of_the_mount(
+    guest: FakeGuest, mkfs: str = "mkfs.demo {device}", errno: str = "EINVAL"
+) -> str:
     subject = Subject.model_validate(
         {
             "subject": {"name": "demo"},
@@ -63,7 +65,7 @@ def message_of_the_mount(guest: FakeGuest, mkfs: str = "mkfs.demo {device}") -> 
     disks = {"vexrun-scratch0": DISK}
     filesystem = Filesystem(guest, context, Scratch(guest, disks))  # type: ignore[arg-type]
     filesystem.mkfs(DISK)
-    with pytest.raises(AssertionError, match="fails with EINVAL") as caught:
+    with pytest.raises(AssertionError, match=f"fails with {errno}") as caught:
         filesystem.mount(DISK)
     return str(caught.value)
 
@@ -88,3 +90,21 @@ def test_one_that_wrote_something_is_not(guest: FakeGuest) -> None:
 
 def test_a_filesystem_that_formats_itself_at_mount_is_not_accused() -> None:
     assert NAMED not in message_of_the_mount(FakeGuest(sectors=0), mkfs="true")
+
+
+@pytest.mark.parametrize(
+    ("types", "said"),
+    [
+        ("nodev\tsysfs\n\tdemo2\n", "has registered no type 'demo'"),
+        ("\tdemo\n", "fails with ENODEV\n"),
+    ],
+)
+def test_mount_of_a_type_that_nobody_registered(types: str, said: str) -> None:
+    class NoSuchType(FakeGuest):
+        def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+            return "ENODEV" if function.__name__ == "try_mount" else None
+
+        def read(self, path: str) -> str | None:
+            return types if path == "/proc/filesystems" else super().read(path)
+
+    assert said in message_of_the_mount(NoSuchType(8), errno="ENODEV")

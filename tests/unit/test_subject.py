@@ -496,3 +496,15 @@ def test_no_table_of_known_keys_ends_in_a_traceback(
 @given(text=st.text())
 def test_no_text_ends_in_a_traceback(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     loads_or_is_refused(tmp_path_factory.getbasetemp() / "text.toml", text)
+
+
+def test_kernels_own_copy_is_blocked_by_name_and_by_type() -> None:
+    """mount -t minix asks for 'fs-minix' where the subject's module has registered another type."""
+    subject = Subject.model_validate(
+        {
+            "subject": {"name": "demo"},
+            "module": {"ko": "my-minix.ko"},
+            "filesystem": {"type": "minix", "backing": "nodev"},
+        }
+    )
+    assert subject.names_to_block == ["fs-minix", "my-minix", "my_minix"]

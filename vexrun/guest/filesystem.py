@@ -97,10 +97,19 @@ class Filesystem:
         if status != 0:
             log = self.guest.run("dmesg | tail -n 5")[1].strip()
             why = "; mkfs said it worked and has written nothing" if self._left_blank(disk) else ""
+            if said == "ENODEV" and not self._is_registered():
+                why = (
+                    f": the module is loaded and has registered no type '{self.type}' "
+                    "(filesystem.type of the subject file)"
+                )
             raise AssertionError(
                 f"mount of type '{self.type}' fails with {said}{why}\nlast kernel lines:\n{log}"
             )
         self.assert_mounted(path)
+
+    def _is_registered(self) -> bool:
+        lines = (self.guest.read("/proc/filesystems") or "").splitlines()
+        return any(line.split()[-1:] == [self.type] for line in lines)
 
     def mount_record(self, path: str = MOUNT_POINT) -> dict[str, str] | None:
         """Device, type and options of what is mounted on `path`; None when nothing is."""

@@ -142,6 +142,12 @@ def test_two_mounts_are_independent(
     filesystem.mkfs(scratch.second)
     filesystem.mount(formatted)
     filesystem.mount(scratch.second, path=SECOND_MOUNT_POINT)
+    shared = in_guest(guest_code.is_one_filesystem, filesystem.path, SECOND_MOUNT_POINT)
+    if shared:
+        assert not filesystem.is_block, "two disks were mounted, and both mounts are one filesystem"
+        filesystem.umount(SECOND_MOUNT_POINT)
+        filesystem.umount()
+        pytest.skip("every mount of the nodev filesystem shows the same one (as debugfs does)")
     first = in_guest(guest_code.tree, filesystem.path, lacks, "x")
     second = in_guest(guest_code.tree, SECOND_MOUNT_POINT, lacks, "y")
     in_guest(verify, filesystem.path, first)
