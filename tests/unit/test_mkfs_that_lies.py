@@ -108,3 +108,32 @@ def test_mount_of_a_type_that_nobody_registered(types: str, said: str) -> None:
             return types if path == "/proc/filesystems" else super().read(path)
 
     assert said in message_of_the_mount(NoSuchType(8), errno="ENODEV")
+
+
+def test_nodev_filesystem_is_prepared_and_mounted_from_its_source() -> None:
+    asked: list[Any] = []
+
+    class Stacked(FakeGuest):
+        def run(self, command: str) -> tuple[int, str, str]:
+            asked.append(command)
+            return (1, "no room", "") if "fails" in command else (0, "", "")
+
+        def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+            asked.append((function.__name__, arguments[0]))
+            return ""
+
+    def filesystem(prepare: str) -> Filesystem:
+        section = {"type": "demo", "backing": "nodev", "source": "/lower", "prepare": prepare}
+        subject = Subject.model_validate(
+            {"subject": {"name": "demo"}, "module": {"ko": "demo.ko"}, "filesystem": section}
+        )
+        context = RunContext.model_construct(subject=subject, source="/source")
+        guest: Any = Stacked(0)
+        return Filesystem(guest, context, Scratch(guest, {"vexrun-scratch0": DISK}))
+
+    sound = filesystem("mkdir -p /lower")
+    sound.mkfs(DISK)
+    assert sound.try_mount(DISK) == (0, "")
+    assert asked == ["( mkdir -p /lower ) </dev/null 2>&1", ("try_mount", "/lower")]
+    with pytest.raises(AssertionError, match=r"filesystem\.prepare failed .* 1: no room"):
+        filesystem("fails").mkfs(DISK)

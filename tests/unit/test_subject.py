@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from vexrun.errors import ConfigError
 from vexrun.subject import (
     Backing,
+    FilesystemSection,
     Subject,
     canonical_operation,
     check_against_tree,
@@ -508,3 +509,26 @@ def test_kernels_own_copy_is_blocked_by_name_and_by_type() -> None:
         }
     )
     assert subject.names_to_block == ["fs-minix", "my-minix", "my_minix"]
+
+
+STACKED = {"type": "demolay", "backing": "nodev", "source": "/var/tmp/lower"}
+
+
+def test_nodev_filesystem_may_stand_on_another_directory() -> None:
+    section = FilesystemSection.model_validate({**STACKED, "prepare": "mkdir -p /var/tmp/lower"})
+    assert section.source == "/var/tmp/lower"
+    assert FilesystemSection.model_validate({**STACKED, "source": "none"}).prepare is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"backing": "block", "mkfs": "true"}, "are for backing = 'nodev'"),
+        ({"backing": "block", "mkfs": "true", "source": "none", "prepare": "true"}, "are for"),
+        ({"prepare": "mkfs {device}"}, "unknown placeholder '{device}'"),
+        ({"source": ""}, "at least 1 character"),
+    ],
+)
+def test_what_a_filesystem_cannot_stand_on(changed: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        FilesystemSection.model_validate({**STACKED, **changed})
