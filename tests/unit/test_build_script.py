@@ -308,3 +308,11 @@ def test_what_cannot_start_says_so(build: Builder, changed: dict[str, str], word
 def test_a_build_without_a_module_is_only_its_tools(build: Builder) -> None:
     assert build("--tool", "t", "echo >{out}; chmod +x {out}", ko="") == 0
     assert list(build.said) == ["t"]
+
+
+def test_makefile_may_ask_where_it_is(build: Builder) -> None:
+    """-I$(PWD)/include: make has no such variable of its own, only what a shell exports."""
+    build.programs.add("make", MAKE + 'echo "PWD is $(printenv PWD)"\n')
+    (build.source / "module").mkdir()
+    assert build(subdir="module") == 0
+    assert f"PWD is {build.dir}/module\n" in build.log("module")

@@ -66,7 +66,8 @@ tar -C "$source" --anchored --exclude-from="$excluded" --no-anchored \
 : >"$logs/module.log"
 
 clean() { # run a command in the environment that both builders share
-    env -i PATH="$PATH" HOME="$dir" LC_ALL=C.UTF-8 SOURCE_DATE_EPOCH=0 \
+    # PWD, as a shell would export it: many a Makefile says -I$(PWD)/include, and make sets none.
+    env -i PATH="$PATH" PWD="$PWD" HOME="$dir" LC_ALL=C.UTF-8 SOURCE_DATE_EPOCH=0 \
         KBUILD_BUILD_TIMESTAMP=1970-01-01 KBUILD_BUILD_USER=vexrun KBUILD_BUILD_HOST=vexrun \
         CARGO_HOME="$dir/.cargo-home" CARGO_TARGET_DIR="$dir/.cargo-target" CARGO_NET_OFFLINE=true \
         "$@"
