@@ -316,3 +316,11 @@ def test_makefile_may_ask_where_it_is(build: Builder) -> None:
     (build.source / "module").mkdir()
     assert build(subdir="module") == 0
     assert f"PWD is {build.dir}/module\n" in build.log("module")
+
+
+def test_makefile_may_ask_which_kernel_it_builds_for(build: Builder) -> None:
+    """KDIR = /lib/modules/$(shell uname -r)/build: natively another kernel runs."""
+    build.programs.add("make", MAKE + 'echo "for $(uname -r) on $(uname -s) $(uname -m)"\n')
+    assert build() == 0
+    ours = os.uname()
+    assert f"for 6.12-demo on {ours.sysname} {ours.machine}\n" in build.log("module")
