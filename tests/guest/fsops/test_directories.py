@@ -26,8 +26,8 @@ def test_eight_levels(survives: Scenario) -> None:
 
 
 @pytest.mark.needs_operations("mkdir")
-def test_forty_levels(survives: Scenario) -> None:
-    survives(guest_code.nested, 40, fsck=True)
+def test_thirty_levels(survives: Scenario) -> None:
+    survives(guest_code.nested, 30, fsck=True)
 
 
 @pytest.mark.needs_operations("mkdir")
