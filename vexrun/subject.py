@@ -188,6 +188,8 @@ class FilesystemSection(_Section):
     size_mib: int = Field(default=64, ge=1, le=4096, strict=True)
     mkfs: str | None = None
     fsck: str | None = None
+    source: str = Field(default="none", min_length=1)
+    prepare: str | None = None
     lacks: list[str] = Field(default_factory=list)
 
     @field_validator("type")
@@ -211,6 +213,17 @@ class FilesystemSection(_Section):
                 "a filesystem with backing = 'block' needs 'mkfs', the command that formats "
                 '{device}; write mkfs = "true" if it formats itself at mount'
             )
+        return self
+
+    @model_validator(mode="after")
+    def _nodev_stands_on_something_else(self) -> Self:
+        if self.backing is Backing.BLOCK and (self.source != "none" or self.prepare is not None):
+            raise ValueError(
+                "'source' and 'prepare' are for backing = 'nodev'; a filesystem on a disk is "
+                "mounted from the disk, and 'mkfs' prepares it"
+            )
+        if self.prepare is not None:
+            _known_placeholders(self.prepare, {"tools"})
         return self
 
     @property
@@ -313,12 +326,14 @@ class UnitSuite(_Section):
 class Script(_Section):
     """An existing script, run in the target as a test of its own.
 
-    It has passed when it ends with 0, prints `success`, and the kernel stays quiet.
+    It has passed when it ends with 0, prints `success`, and the kernel stays quiet. With
+    `executed` it must also have run a test, as in a unit suite.
     """
 
     name: PlainName
     run: str
     success: Pattern
+    executed: Annotated[str, AfterValidator(_counting_expression)] | None = None
     mounted: bool = True
 
     @field_validator("run")
@@ -375,6 +390,16 @@ class Subject(_Section):
         return self.subject.name
 
     @property
+    def names_to_block(self) -> list[str]:
+        """What modprobe must not load: the kernel's own copy, by its name or for the type.
+
+        mount(2) of a type that nobody has registered asks for the module `fs-TYPE`.
+        """
+        name = self.module.name
+        names = {name, name.replace("-", "_"), name.replace("_", "-"), f"fs-{self.filesystem.type}"}
+        return sorted(names)
+
+    @property
     def tool_names(self) -> set[str]:
         return {tool.name for tool in self.tools} | {crate.bin for crate in self.crates}
 
@@ -383,6 +408,7 @@ class Subject(_Section):
         commands = {
             "filesystem.mkfs": self.filesystem.mkfs,
             "filesystem.fsck": self.filesystem.fsck,
+            "filesystem.prepare": self.filesystem.prepare,
             "cli.probe": self.cli.probe if self.cli else None,
             "bench.vectors": self.bench.vectors if self.bench else None,
             **{f"unit.{suite.name}.run": suite.run for suite in self.unit},

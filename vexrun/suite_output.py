@@ -24,9 +24,18 @@ _COUNTS = (
 )
 #: Only capitals: 'test_failed_mount ... ok' and 'fails with EIO: ok' are names and sentences.
 _WORDS = re.compile(r"\b(?:FAIL|FAILED|FAILURE|FAILURES)\b(?![-_/])|^\s*[\u2717\u2718\u274c]")
+#: A line that is nothing but the claim: 'Failed!', 'Failed, blocks are lost', 'Test 3 failed.',
+#: and what cmp(1) and md5sum(1) print. 'Failed to open x' may be what a tool said as it should.
+_CLAIMS = re.compile(
+    r"^\W*(?:error\W+)?failed\s*(?:[,!]|:(?!\s*(?:none|no)\b)|\.*$)|"
+    r"^\W*(?:tests?|checks?|verification)\b.*\bfailed[.!]*$|"
+    r"^\S+ \S+ differ: (?:byte|char) \d+, line \d+$|^cmp: EOF on |"
+    r"\bcomputed checksums? did NOT match$",
+    re.IGNORECASE,
+)
 _CRASHES = re.compile(
-    r"^thread '.*' (?:\(\d+\) )?panicked at |Segmentation fault|\(core dumped\)|"
-    r"\bAssertion [`'‘].*failed\b"
+    r"^thread '.*' (?:\(\d+\) )?panicked at |Segmentation fault|\bBus error\b|\(core dumped\)|"
+    r"\bAssertion [`'‘].*failed\b|^Traceback \(most recent call last\)"
 )
 
 
@@ -47,7 +56,7 @@ def _says_failure(line: str) -> bool:
     if counts:
         # 'FAILED: 0' and '7 passed, 0 failed' hold the word and mean the opposite.
         return any(counts)
-    return _WORDS.search(line) is not None
+    return _WORDS.search(line) is not None or _CLAIMS.search(line) is not None
 
 
 def executed_by(output: str, pattern: str) -> int:
@@ -57,6 +66,61 @@ def executed_by(output: str, pattern: str) -> int:
     """
     found = re.findall(pattern, "\n".join(plain_lines(output)), re.MULTILINE)
     return sum(int(each) for each in found if each.isdecimal())
+
+
+#: What says how many tests ran: '3 passed', 'Ran 0 tests in', 'collected 0 items', TAP's plan.
+_RAN = re.compile(
+    r"\b(?P<passed>\d+) (?:\w+ )?passed\b|\bran (?P<ran>\d+) tests?\b|"
+    r"\b(?P<tests>\d+) (?:tests?|checks?|cases?) (?:were )?(?:ran|run|executed|completed)\b|"
+    r"\btests? (?:run|ran|passed|executed)\s*[:=]\s*(?P<of>\d+)|"
+    r"\bcollected (?P<items>\d+) items?\b|^1\.\.(?P<plan>\d+)\b|"
+    r"\b(?P<none>no) tests? (?:were )?(?:ran|run|found|executed|to run)\b",
+    re.IGNORECASE,
+)
+
+
+def nothing_ran(output: str) -> str:
+    """The line that says that no test ran, where nothing says that one did; else ''."""
+    said = ""
+    for line in plain_lines(output):
+        for found in _RAN.finditer(line):
+            count = next(each for each in found.groups() if each is not None)
+            if count.isdecimal() and int(count):
+                return ""
+            said = said or line.strip()
+    return said
+
+
+#: How dash, bash and sudo say that there is no such program.
+_NO_PROGRAM = re.compile(
+    r"^\S+: (?:line )?\d+: (?P<shell>\S+): (?:command )?not found$|"
+    r"^\S+: (?P<other>\S+): command not found$"
+)
+
+
+def missing_programs(output: str) -> list[str]:
+    """Programs that a script called and a shell did not find."""
+    found = [_NO_PROGRAM.match(line.strip()) for line in plain_lines(output)]
+    return [each["shell"] or each["other"] for each in found if each is not None]
+
+
+def script_complaint(output: str, success: str, executed: str | None) -> str:
+    """Why a script that ended with 0 has not passed all the same; '' when it has."""
+    if failures := failure_lines(output):
+        more = f" and {len(failures) - 1} more lines that say failure" if len(failures) > 1 else ""
+        return f"printed '{failures[0]}'{more}"
+    if missing := missing_programs(output):
+        return (
+            f"called '{missing[0]}', which is not there (subject.packages names what the guest "
+            "needs)"
+        )
+    if not re.search(success, "\n".join(plain_lines(output)), re.MULTILINE):
+        return f"printed nothing that matches '{success}'"
+    if executed is not None and not executed_by(output, executed):
+        return f"ran no test: '{executed}' counts 0 in what it printed"
+    if executed is None and (line := nothing_ran(output)):
+        return f"ran no test: it printed '{line}'"
+    return ""
 
 
 #: One line for each test program, and one for the documentation tests.

@@ -25,7 +25,7 @@ _REFUSALS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY)
 
 
 class Refused(Exception):  # noqa: N818
-    """The filesystem does not offer this operation and says so; see `refusal`."""
+    """The filesystem does not offer this operation and says so; see `optional`."""
 
 
 # -- content --------------------------------------------------------------------------------
@@ -101,6 +101,18 @@ class Content:
                 kept.append((label, offset, length))
         self.writes = kept
         self.size = size
+
+    def zero(self, offset, length):
+        """What was written at [offset, offset + length) is zeros now; the size stays."""
+        kept, end = [], offset + length
+        for label, start, count in self.writes:
+            for low, high in (
+                (start, min(start + count, offset)),
+                (max(start, end), start + count),
+            ):
+                if low < high:
+                    kept.append((label, low, high - low))
+        self.writes = kept
 
     def expected(self, start, length):
         """The bytes that must be at [start, start + length); holes are zeros."""
@@ -183,25 +195,23 @@ def _difference(path, start, got, expected, labels):
 # -- operations -----------------------------------------------------------------------------
 
 
-def refusal(error):
-    """The errno's name when the filesystem says that it does not offer an operation."""
-    return errno.errorcode[error.errno] if error.errno in _REFUSALS else None
-
-
 class offers:  # noqa: N801 - reads as a statement: with offers("hardlink"): os.link(...)
     """Inside, a refusal of a core operation becomes a message that names the word for `lacks`."""
 
-    def __init__(self, word, what):
+    def __init__(self, word, what, *more):
+        """`more`: errnos with which the kernel itself refuses where a module has no such method."""
         self.word = word
         self.what = what
+        self.refusals = (*_REFUSALS, *more)
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, error, trace):
-        if isinstance(error, OSError) and refusal(error):
+        if isinstance(error, OSError) and error.errno in self.refusals:
+            said = errno.errorcode[error.errno]
             raise AssertionError(
-                f"{self.what} is refused with {refusal(error)}; if the filesystem does not offer "
+                f"{self.what} is refused with {said}; if the filesystem does not offer "
                 f'it on purpose, add "{self.word}" to filesystem.lacks'
             ) from error
         return False
@@ -265,7 +275,7 @@ class Tree:
     def create(self, name, size=0, piece=1 << 20, flags=os.O_CREAT | os.O_EXCL | os.O_WRONLY):
         """A new file with `size` bytes of its own content, written in pieces."""
         label = self.fresh_label(name)
-        with offers("create", "creating a file"):
+        with offers("create", "creating a file", errno.EACCES):
             fd = os.open(self.path(name), flags, 0o644)
         try:
             for start in range(0, size, piece):
@@ -403,26 +413,44 @@ def remove(path):
 def _walk(root, directory, found, strangers):
     """Fill `found` with name -> lstat; a name listed twice or listed but gone is a failure."""
     where = f"{root}/{directory}" if directory else root
-    names = os.listdir(where)
+    with os.scandir(where) as listing:
+        entries = list(listing)
+    names = [entry.name for entry in entries]
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise AssertionError(
             f"reading the directory '{directory or '.'}' lists {len(twice)} names twice: "
             f"{_some(twice)}"
         )
-    for name in names:
+    for entry in entries:
+        name = entry.name
         if not directory and name in strangers:
             continue
         relative = f"{directory}/{name}" if directory else name
         try:
-            status = os.lstat(f"{root}/{relative}")
+            status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
             raise AssertionError(
                 f"reading the directory lists '{relative}', but there is no such file (ENOENT)"
             ) from None
+        _check_listed_type(entry, relative, status)
         found[relative] = status
         if stat.S_ISDIR(status.st_mode):
             _walk(root, relative, found, strangers)
+
+
+def _check_listed_type(entry, relative, status):
+    """The type in the listing (d_type), which find(1) and rm(1) believe; DT_UNKNOWN is honest."""
+    rows = (
+        ("a directory", entry.is_dir(follow_symlinks=False), stat.S_ISDIR),
+        ("a symbolic link", entry.is_symlink(), stat.S_ISLNK),
+        ("a regular file", entry.is_file(follow_symlinks=False), stat.S_ISREG),
+    )
+    for what, listed, is_really in rows:
+        assert listed == is_really(status.st_mode), (
+            f"reading the directory says that '{relative}' is {'' if listed else 'not '}{what}, "
+            f"and its mode says {stat.filemode(status.st_mode)} (d_type of getdents64)"
+        )
 
 
 def _some(names, count=8):

@@ -308,3 +308,19 @@ def test_what_cannot_start_says_so(build: Builder, changed: dict[str, str], word
 def test_a_build_without_a_module_is_only_its_tools(build: Builder) -> None:
     assert build("--tool", "t", "echo >{out}; chmod +x {out}", ko="") == 0
     assert list(build.said) == ["t"]
+
+
+def test_makefile_may_ask_where_it_is(build: Builder) -> None:
+    """-I$(PWD)/include: make has no such variable of its own, only what a shell exports."""
+    build.programs.add("make", MAKE + 'echo "PWD is $(printenv PWD)"\n')
+    (build.source / "module").mkdir()
+    assert build(subdir="module") == 0
+    assert f"PWD is {build.dir}/module\n" in build.log("module")
+
+
+def test_makefile_may_ask_which_kernel_it_builds_for(build: Builder) -> None:
+    """KDIR = /lib/modules/$(shell uname -r)/build: natively another kernel runs."""
+    build.programs.add("make", MAKE + 'echo "for $(uname -r) on $(uname -s) $(uname -m)"\n')
+    assert build() == 0
+    ours = os.uname()
+    assert f"for 6.12-demo on {ours.sysname} {ours.machine}\n" in build.log("module")

@@ -51,3 +51,64 @@ def test_free_space_may_be_what_cannot_be_read(
 
     monkeypatch.setattr(media.os, "statvfs", statvfs)
     assert mounted_with_a_hole(media, tmp_path) == 1
+
+
+@pytest.mark.parametrize("change", ["fsynced_then_cut", "named_and_fsynced_then_cut"])
+@pytest.mark.parametrize("lacks", [[], ["mkdir", "truncate", "largefile"]])
+def test_all_that_is_noted_before_the_cut_was_fsynced(
+    media: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, lacks: list[str]
+) -> None:
+    real, flushed = {name: getattr(os, name) for name in ("fsync", "fdatasync")}, []
+
+    def noted(flush: str) -> Any:
+        def call(fd: int) -> None:
+            flushed.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))  # noqa: PTH115, PTH119
+            real[flush](fd)
+
+        return call
+
+    for name in real:
+        monkeypatch.setattr(os, name, noted(name))
+    note = getattr(media, change)(str(tmp_path / "work"), "disk", lacks)
+    sys.modules["tree_in_guest"].verify(str(tmp_path / "work"), note, cleanup=True)
+    if change == "fsynced_then_cut":
+        assert set(flushed) == set(note["names"])
+    else:
+        assert flushed == ["new", "work"] + ([] if "mkdir" in lacks else ["new", "d"])
+
+
+def test_directory_without_fsync_is_a_skip(
+    media: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        if Path(f"/proc/self/fd/{fd}").is_dir():
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(sys.modules["tree_in_guest"].Refused, match="fsync of a directory"):
+        media.named_and_fsynced_then_cut(str(tmp_path / "work"), "disk", [])
+
+
+def test_ballast_of_files_with_a_largest_size(
+    media: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 KiB a file: one file would leave the disk as empty as it was."""
+    full = __import__("full_in_guest")
+    tree = sys.modules["tree_in_guest"].Tree(str(tmp_path / "work"))
+    real = os.write
+
+    def write(fd: int, data: bytes) -> int:
+        room = 65_536 - os.fstat(fd).st_size
+        if not room:
+            raise OSError(errno.EFBIG, "File too large")
+        return real(fd, data[:room])
+
+    monkeypatch.setattr(os, "write", write)
+    full._write_ballast(tree, 500_000, 1000)
+    sizes = sorted(path.stat().st_size for path in (tmp_path / "work").iterdir())
+    assert sizes == [41_248, *[65_536] * 7]
+    assert tree.strangers == {f"ballast{number}" for number in range(8)}
+    sys.modules.pop("full_in_guest")

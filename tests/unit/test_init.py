@@ -493,3 +493,23 @@ def test_the_documentation_shows_the_examples_as_they_are() -> None:
     for example in sorted(EXAMPLES.glob("*.toml")):
         assert f"```toml\n{example.read_text(encoding='utf-8').rstrip()}\n```" in text, example.name
         assert f"`{example.name}`" in text
+
+
+@pytest.mark.parametrize("name", [name for name in KNOWN_TYPES if KNOWN_TYPES[name].made_of])
+def test_what_is_only_read_is_compared_with_what_it_was_made_of(tree: Path, name: str) -> None:
+    text = FILESYSTEM_C.replace('"demo"', f'"{name}"').replace(
+        "kill_litter_super", "kill_block_super"
+    )
+    (tree / "demo.c").write_text(
+        text.replace("\t.kill_sb", "\t.fs_flags = FS_REQUIRES_DEV,\n\t.kill_sb")
+    )
+    subject = written(tree)
+    (script,) = subject.scripts
+    made_of = KNOWN_TYPES[name].made_of
+    assert made_of in script.run
+    assert made_of in (subject.filesystem.mkfs or "")
+    assert "write" in subject.filesystem.lacked_operations
+
+
+def test_what_is_written_needs_no_comparison(tree: Path) -> None:
+    assert written(tree).scripts == []

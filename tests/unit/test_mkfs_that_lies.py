@@ -51,7 +51,9 @@ class FakeGuest:
         return True
 
 
-def message_of_the_mount(guest: FakeGuest, mkfs: str = "mkfs.demo {device}") -> str:
+def message_of_the_mount(
+    guest: FakeGuest, mkfs: str = "mkfs.demo {device}", errno: str = "EINVAL"
+) -> str:
     subject = Subject.model_validate(
         {
             "subject": {"name": "demo"},
@@ -63,7 +65,7 @@ def message_of_the_mount(guest: FakeGuest, mkfs: str = "mkfs.demo {device}") -> 
     disks = {"vexrun-scratch0": DISK}
     filesystem = Filesystem(guest, context, Scratch(guest, disks))  # type: ignore[arg-type]
     filesystem.mkfs(DISK)
-    with pytest.raises(AssertionError, match="fails with EINVAL") as caught:
+    with pytest.raises(AssertionError, match=f"fails with {errno}") as caught:
         filesystem.mount(DISK)
     return str(caught.value)
 
@@ -88,3 +90,50 @@ def test_one_that_wrote_something_is_not(guest: FakeGuest) -> None:
 
 def test_a_filesystem_that_formats_itself_at_mount_is_not_accused() -> None:
     assert NAMED not in message_of_the_mount(FakeGuest(sectors=0), mkfs="true")
+
+
+@pytest.mark.parametrize(
+    ("types", "said"),
+    [
+        ("nodev\tsysfs\n\tdemo2\n", "has registered no type 'demo'"),
+        ("\tdemo\n", "fails with ENODEV\n"),
+    ],
+)
+def test_mount_of_a_type_that_nobody_registered(types: str, said: str) -> None:
+    class NoSuchType(FakeGuest):
+        def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+            return "ENODEV" if function.__name__ == "try_mount" else None
+
+        def read(self, path: str) -> str | None:
+            return types if path == "/proc/filesystems" else super().read(path)
+
+    assert said in message_of_the_mount(NoSuchType(8), errno="ENODEV")
+
+
+def test_nodev_filesystem_is_prepared_and_mounted_from_its_source() -> None:
+    asked: list[Any] = []
+
+    class Stacked(FakeGuest):
+        def run(self, command: str) -> tuple[int, str, str]:
+            asked.append(command)
+            return (1, "no room", "") if "fails" in command else (0, "", "")
+
+        def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+            asked.append((function.__name__, arguments[0]))
+            return ""
+
+    def filesystem(prepare: str) -> Filesystem:
+        section = {"type": "demo", "backing": "nodev", "source": "/lower", "prepare": prepare}
+        subject = Subject.model_validate(
+            {"subject": {"name": "demo"}, "module": {"ko": "demo.ko"}, "filesystem": section}
+        )
+        context = RunContext.model_construct(subject=subject, source="/source")
+        guest: Any = Stacked(0)
+        return Filesystem(guest, context, Scratch(guest, {"vexrun-scratch0": DISK}))
+
+    sound = filesystem("mkdir -p /lower")
+    sound.mkfs(DISK)
+    assert sound.try_mount(DISK) == (0, "")
+    assert asked == ["( mkdir -p /lower ) </dev/null 2>&1", ("try_mount", "/lower")]
+    with pytest.raises(AssertionError, match=r"filesystem\.prepare failed .* 1: no room"):
+        filesystem("fails").mkfs(DISK)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from vexrun.errors import ConfigError
 from vexrun.subject import (
     Backing,
+    FilesystemSection,
     Subject,
     canonical_operation,
     check_against_tree,
@@ -496,3 +497,38 @@ def test_no_table_of_known_keys_ends_in_a_traceback(
 @given(text=st.text())
 def test_no_text_ends_in_a_traceback(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     loads_or_is_refused(tmp_path_factory.getbasetemp() / "text.toml", text)
+
+
+def test_kernels_own_copy_is_blocked_by_name_and_by_type() -> None:
+    """mount -t minix asks for 'fs-minix' where the subject's module has registered another type."""
+    subject = Subject.model_validate(
+        {
+            "subject": {"name": "demo"},
+            "module": {"ko": "my-minix.ko"},
+            "filesystem": {"type": "minix", "backing": "nodev"},
+        }
+    )
+    assert subject.names_to_block == ["fs-minix", "my-minix", "my_minix"]
+
+
+STACKED = {"type": "demolay", "backing": "nodev", "source": "/var/tmp/lower"}
+
+
+def test_nodev_filesystem_may_stand_on_another_directory() -> None:
+    section = FilesystemSection.model_validate({**STACKED, "prepare": "mkdir -p /var/tmp/lower"})
+    assert section.source == "/var/tmp/lower"
+    assert FilesystemSection.model_validate({**STACKED, "source": "none"}).prepare is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"backing": "block", "mkfs": "true"}, "are for backing = 'nodev'"),
+        ({"backing": "block", "mkfs": "true", "source": "none", "prepare": "true"}, "are for"),
+        ({"prepare": "mkfs {device}"}, "unknown placeholder '{device}'"),
+        ({"source": ""}, "at least 1 character"),
+    ],
+)
+def test_what_a_filesystem_cannot_stand_on(changed: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        FilesystemSection.model_validate({**STACKED, **changed})

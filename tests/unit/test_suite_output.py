@@ -12,6 +12,9 @@ from vexrun.suite_output import (
     cargo_failed_tests,
     executed_by,
     failure_lines,
+    missing_programs,
+    nothing_ran,
+    script_complaint,
 )
 
 DATA = Path(__file__).parents[1] / "data" / "checks"
@@ -39,6 +42,20 @@ SAYS_FAILURE = [
     "run.sh: line 3:   123 Segmentation fault      ./a.out",
     "a.out: a.c:3: main: Assertion `x == 1' failed.",
     "Aborted (core dumped)",
+    "Bus error",
+    "Traceback (most recent call last):",
+    "Failed!",
+    "failed",
+    "Error: failed.",
+    "Failed, some blocks are not reclaimed",
+    "Failed: rename",
+    "Test failed",
+    "test 3: failed!",
+    "Verification of /mnt/x failed.",
+    "/mnt/a /mnt/b differ: byte 4097, line 12",
+    "/mnt/a /mnt/b differ: char 1, line 1",
+    "cmp: EOF on /mnt/b after byte 4096, line 9",
+    "sha256sum: WARNING: 1 computed checksum did NOT match",
 ]
 SAYS_NO_FAILURE = [
     "test_failed_mount ... ok",
@@ -56,6 +73,12 @@ SAYS_NO_FAILURE = [
     "3 failed attempts, then it worked",
     "FAILOVER",
     "error handling: ok",
+    "Failed: 0",
+    "Failed: none",
+    "Failed to open /nonexistent: No such file or directory",
+    "Test that a bad mount failed: ok",
+    "checking what failed before",
+    "the files differ, as they should",
     "all tests passed",
     "",
 ]
@@ -118,3 +141,65 @@ def test_programs_of_cargo_are_added_up() -> None:
     )
     assert cargo_counts(output) == CargoCounts(3, 5, 2, 1)
     assert cargo_counts(output).executed == 7
+
+
+@pytest.mark.parametrize(
+    ("output", "line"),
+    [
+        ("ok\nRan 0 tests in 0.000s\nOK", "Ran 0 tests in 0.000s"),
+        ("0 passed, 0 failed\nok", "0 passed, 0 failed"),
+        ("collected 0 items\n\nno tests ran in 0.01s", "collected 0 items"),
+        ("1..0 # SKIP no module\nok", "1..0 # SKIP no module"),
+        ("tests run: 0", "tests run: 0"),
+        ("0 tests executed", "0 tests executed"),
+        ("No tests found.", "No tests found."),
+        ("\x1b[32m0 tests passed\x1b[0m", "0 tests passed"),
+        # One program of several had nothing to do.
+        ("running 0 tests\n0 passed\nrunning 2 tests\n2 passed", ""),
+        ("1..3\nok 1\nok 2\nok 3", ""),
+        ("Ran 4 tests", ""),
+        ("smoke: ok", ""),
+        ("0 errors, all well", ""),
+        ("", ""),
+    ],
+)
+def test_output_says_that_nothing_ran(output: str, line: str) -> None:
+    assert nothing_ran(output) == line
+
+
+@pytest.mark.parametrize(
+    ("line", "program"),
+    [
+        ("sh: 3: fsx: not found", "fsx"),
+        ("/mnt/src/t.sh: 12: ./mkfs.demo: not found", "./mkfs.demo"),
+        ("/mnt/src/t.sh: line 4: xfs_io: command not found", "xfs_io"),
+        ("bash: xfs_io: command not found", "xfs_io"),
+        ("sudo: fsx: command not found", "fsx"),
+        ("t.sh: 3: not found: ok", None),
+        ("file not found: ok", None),
+        ("ls: cannot access '/mnt/x': No such file or directory", None),
+    ],
+)
+def test_program_that_was_not_there(line: str, program: str | None) -> None:
+    assert missing_programs(f"begin\n{line}\nok") == ([program] if program else [])
+
+
+@pytest.mark.parametrize(
+    ("output", "executed", "complaint"),
+    [
+        ("smoke: ok", None, ""),
+        ("2 tests passed\nsmoke: ok", r"(\d+) tests passed", ""),
+        ("FAIL: x\nsmoke: ok", None, "printed 'FAIL: x'"),
+        ("FAIL: x\nFAIL: y\nsmoke: ok", None, "printed 'FAIL: x' and 1 more lines"),
+        ("sh: 1: fsx: not found\nsmoke: ok", None, "called 'fsx', which is not there"),
+        ("done", None, "printed nothing that matches '^smoke: ok$'"),
+        ("smoke: ok", r"(\d+) tests passed", "ran no test: '(\\d+) tests passed' counts 0"),
+        ("0 tests passed\nsmoke: ok", None, "ran no test: it printed '0 tests passed'"),
+        # The pattern says what counts: these are files.
+        ("0 passed by\n3 files compared\nsmoke: ok", r"(\d+) files", ""),
+    ],
+)
+def test_script_that_ended_with_0(output: str, executed: str | None, complaint: str) -> None:
+    said = script_complaint(output, "^smoke: ok$", executed)
+    assert said.startswith(complaint)
+    assert bool(said) == bool(complaint)

@@ -273,13 +273,14 @@ def test_the_next_machine_waits_less_for_a_module_that_blocks(
 ) -> None:
     told: list[str] = []
     monkeypatch.setattr(VmTarget, "slowdown", 1.0)
-    module: Any = guest.target.plan.subject.module
-    module.name = "demo"
+    subject: Any = guest.target.plan.subject
+    subject.names_to_block = ["demo", "fs-demofs"]
     machine: Any = SimpleNamespace(
         set_clock_and_mount_source=lambda _limit, command: told.append(command)
     )
     guest.target._prepare(machine)
     assert "echo 60 >/proc/sys/kernel/hung_task_timeout_secs" in told[0]
+    assert "install fs-demofs /bin/false" in told[0]
     event = {
         "event_class": "hang",
         "title": "task mount blocked in demo_wait",

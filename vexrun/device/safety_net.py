@@ -186,7 +186,7 @@ class Net:
     """What is put up: for which module, with which patience, sending its log to which port."""
 
     module: str
-    module_file_names: tuple[str, ...]
+    names_to_block: tuple[str, ...]  # by modprobe
     slowdown: float
     begin: str
     netconsole: Netconsole | None = None
@@ -200,7 +200,7 @@ class Net:
 def arm_script(net: Net) -> str:
     """What puts it up; prints notes, and ends with another status than 0 when a part is missing."""
     block = "".join(
-        f"install {each} /bin/false\nblacklist {each}\n" for each in sorted(net.module_file_names)
+        f"install {each} /bin/false\nblacklist {each}\n" for each in sorted(net.names_to_block)
     )
     settings = "\n".join(
         f"echo {shlex.quote(value)} >/proc/sys/{name.replace('.', '/')}"

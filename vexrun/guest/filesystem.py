@@ -35,11 +35,21 @@ class Filesystem:
     def is_block(self) -> bool:
         return self.declared.backing is Backing.BLOCK
 
+    def mounted_from(self, disk: str) -> str:
+        """What mount(2) is given as its source."""
+        return disk if self.is_block else self.declared.source
+
     def try_mkfs(self, disk: str) -> tuple[int, str]:
-        """Run the declared mkfs on a scratch disk: exit status and what it said."""
-        if not self.is_block or self.declared.mkfs is None:
+        """Run the declared mkfs on a scratch disk, or what prepares a nodev filesystem.
+
+        Returns its exit status and what it said.
+        """
+        if not self.is_block and self.declared.prepare is not None:
+            command = self.context.command(self.declared.prepare)
+        elif not self.is_block or self.declared.mkfs is None:
             return 0, "nothing to format"
-        command = self.context.command(self.declared.mkfs, device=self.scratch.for_mkfs(disk))
+        else:
+            command = self.context.command(self.declared.mkfs, device=self.scratch.for_mkfs(disk))
         # mkfs must not wait for an answer nobody will give.
         status, out, err = self.guest.run(f"( {command} ) </dev/null 2>&1")
         return status, (out + err).strip()
@@ -51,7 +61,8 @@ class Filesystem:
         hint = ""
         if status == 127:
             hint = "; if the program comes from a Debian package, add it to subject.packages"
-        assert status == 0, f"mkfs failed with exit status {status}: {said}{hint}"
+        what = "mkfs" if self.is_block else "filesystem.prepare"
+        assert status == 0, f"{what} failed with exit status {status}: {said}{hint}"
 
     def _note_sectors(self, disk: str) -> None:
         """For a mount that fails: whether mkfs wrote anything. 'true' formats at mount."""
@@ -84,7 +95,7 @@ class Filesystem:
         """
         said = self.guest.call(
             mounting_in_guest.try_mount,
-            disk if self.is_block else "none",
+            self.mounted_from(disk),
             path,
             self.type,
             ",".join([*self.declared.options, *options]),
@@ -97,10 +108,19 @@ class Filesystem:
         if status != 0:
             log = self.guest.run("dmesg | tail -n 5")[1].strip()
             why = "; mkfs said it worked and has written nothing" if self._left_blank(disk) else ""
+            if said == "ENODEV" and not self._is_registered():
+                why = (
+                    f": the module is loaded and has registered no type '{self.type}' "
+                    "(filesystem.type of the subject file)"
+                )
             raise AssertionError(
                 f"mount of type '{self.type}' fails with {said}{why}\nlast kernel lines:\n{log}"
             )
         self.assert_mounted(path)
+
+    def _is_registered(self) -> bool:
+        lines = (self.guest.read("/proc/filesystems") or "").splitlines()
+        return any(line.split()[-1:] == [self.type] for line in lines)
 
     def mount_record(self, path: str = MOUNT_POINT) -> dict[str, str] | None:
         """Device, type and options of what is mounted on `path`; None when nothing is."""
@@ -159,7 +179,7 @@ class Filesystem:
             command = self.context.command(self.declared.fsck, device=self.scratch.main)
         self.guest.call(
             mounting_in_guest.remount_cold,
-            self.scratch.main if self.is_block else "none",
+            self.mounted_from(self.scratch.main),
             MOUNT_POINT,
             self.type,
             ",".join([*self.declared.options, *options]),

@@ -28,6 +28,16 @@ class KnownType:
     lacks: tuple[str, ...] = ()
     config: tuple[str, ...] = ()
     options: tuple[str, ...] = ()  # without which a mount is not the ordinary one
+    made_of: str = ""  # the guest's directory whose content mkfs puts there
+
+
+#: Of the guest: files, directories and links that stay as they are.
+_CONTENT = "/usr/lib/systemd"
+
+
+def _only_read(mkfs: str, package: str) -> KnownType:
+    command = mkfs.replace("{content}", _CONTENT)
+    return KnownType(command, package, lacks=_READ_ONLY, made_of=_CONTENT)
 
 
 KNOWN_TYPES: dict[str, KnownType] = {
@@ -43,8 +53,8 @@ KNOWN_TYPES: dict[str, KnownType] = {
     "btrfs": KnownType(
         "mkfs.btrfs -q -f {device}", "btrfs-progs", 256, "btrfs check --readonly {device}"
     ),
-    "cramfs": KnownType("mkfs.cramfs /etc {device}", "util-linux-extra", lacks=_READ_ONLY),
-    "erofs": KnownType("mkfs.erofs {device} /etc", "erofs-utils", lacks=_READ_ONLY),
+    "cramfs": _only_read("mkfs.cramfs {content} {device}", "util-linux-extra"),
+    "erofs": _only_read("mkfs.erofs {device} {content}", "erofs-utils"),
     "exfat": KnownType("mkfs.exfat {device}", "exfatprogs", 64, "fsck.exfat -n {device}", _FAT),
     "ext2": KnownType("mke2fs -q -F -t ext2 {device}", "e2fsprogs", 64, "e2fsck -fn {device}"),
     "ext3": KnownType("mke2fs -q -F -t ext3 {device}", "e2fsprogs", 64, "e2fsck -fn {device}"),
@@ -55,7 +65,7 @@ KNOWN_TYPES: dict[str, KnownType] = {
         "fsck.f2fs --dry-run {device}",
         config=("CONFIG_F2FS_FS_XATTR", "CONFIG_F2FS_STAT_FS"),
     ),
-    "iso9660": KnownType("genisoimage -quiet -R -o {device} /etc", "genisoimage", lacks=_READ_ONLY),
+    "iso9660": _only_read("genisoimage -quiet -R -o {device} {content}", "genisoimage"),
     "jfs": KnownType("mkfs.jfs -q {device}", "jfsutils", 64, "fsck.jfs -n -f {device}"),
     "minix": KnownType("mkfs.minix -3 {device}", "util-linux-extra", 32, "fsck.minix -f {device}"),
     "msdos": KnownType(
@@ -75,11 +85,9 @@ KNOWN_TYPES: dict[str, KnownType] = {
         64,
         "reiserfsck --check --yes --quiet {device}",
     ),
-    "romfs": KnownType("genromfs -f {device} -d /etc", "genromfs", lacks=_READ_ONLY),
-    "squashfs": KnownType(
-        "mksquashfs /etc {device} -noappend -quiet -no-progress",
-        "squashfs-tools",
-        lacks=_READ_ONLY,
+    "romfs": _only_read("genromfs -f {device} -d {content}", "genromfs"),
+    "squashfs": _only_read(
+        "mksquashfs {content} {device} -noappend -quiet -no-progress", "squashfs-tools"
     ),
     "udf": KnownType("mkudffs --utf8 {device}", "udftools"),
     "vfat": KnownType("mkfs.vfat -F 32 {device}", "dosfstools", 64, "fsck.vfat -n {device}", _FAT),

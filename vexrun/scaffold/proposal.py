@@ -99,6 +99,7 @@ class _Writer:
         self._programs()
         self._ioctl()
         self._cli()
+        self._scripts(mkfs)
         self._structure()
         self.proposal.text = "\n".join(self.lines).strip() + "\n"
         return self.proposal
@@ -457,6 +458,19 @@ class _Writer:
                     option = " --json" if word == "bench" else ""
                     self.add(f"# [{section}]")
                     self.add(f'# {key} = "{{tools}}/{crate.bin} {word} {{mount}}{option}"')
+
+    def _scripts(self, mkfs: tuple[str, str, bool] | None) -> None:
+        """For what is only read: the comparison with what mkfs was given."""
+        known = self.known
+        if known is None or not known.made_of or mkfs is None or mkfs[0] != known.mkfs:
+            return
+        self.add()
+        self.add("[[scripts]]", "no test knows what mkfs was given; this one does")
+        self.add('name = "same-as-the-directory"')
+        command = f"diff -r --no-dereference {known.made_of} {{mount}} && echo all the same"
+        self.add(f"run = {_text(command)}")
+        self.add('success = "^all the same$"')
+        self.found(f"compared with {known.made_of}", "what mkfs makes it of")
 
     def _structure(self) -> None:
         if self.survey.required:

@@ -163,10 +163,9 @@ class DeviceTarget:
             self._netconsole = NetconsoleListener(
                 self.plan.device.netconsole, self.plan.rundir / "netconsole.log"
             )
-        names = {module.name, module.name.replace("-", "_"), module.name.replace("_", "-")}
         net = Net(
             module=module.sysfs_name,
-            module_file_names=tuple(names),
+            names_to_block=tuple(self.plan.subject.names_to_block),
             slowdown=self.slowdown,
             begin=begin,
             netconsole=self.plan.device.netconsole,

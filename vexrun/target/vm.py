@@ -150,9 +150,8 @@ class VmTarget:
 
     def _prepare(self, machine: Machine) -> None:
         """One step: clock, source share, and no in-kernel copy of the subject's module."""
-        name = self.plan.subject.module.name
-        names = {name, name.replace("-", "_"), name.replace("_", "-")}
-        block = "".join(f"install {each} /bin/false\nblacklist {each}\n" for each in sorted(names))
+        names = self.plan.subject.names_to_block
+        block = "".join(f"install {each} /bin/false\nblacklist {each}\n" for each in names)
         machine.set_clock_and_mount_source(
             60 * self.slowdown,
             f"printf %s {shlex.quote(block)} >/etc/modprobe.d/vexrun-subject.conf && "

@@ -55,7 +55,8 @@ mkdir -p "$dir" "$tools" "$logs" || refuse "cannot write below '$dir'."
 # Build products of another build would be linked in, or hide a rule that no longer works.
 # A directory 'target' is cargo's only beside a Cargo.toml.
 excluded=$(mktemp)
-trap 'rm -f "$excluded" "$dir.started"' EXIT
+programs=$(mktemp -d)
+trap 'rm -rf "$excluded" "$dir.started" "$programs"' EXIT
 (cd "$source" && find . -name Cargo.toml -printf '%h/target\n') >"$excluded"
 tar -C "$source" --anchored --exclude-from="$excluded" --no-anchored \
     --exclude=.git --exclude=.hg --exclude=.svn --exclude=.tmp_versions \
@@ -65,8 +66,16 @@ tar -C "$source" --anchored --exclude-from="$excluded" --no-anchored \
 : >"$dir.started"
 : >"$logs/module.log"
 
+# A Makefile that asks `uname -r` means the kernel it builds for; natively that is not the one that
+# runs.
+uname=$(command -v uname)
+printf '#!/bin/sh\n[ "$*" != -r ] || { echo "%s"; exit; }\nexec %s "$@"\n' \
+    "$release" "$uname" >"$programs/uname"
+chmod +x "$programs/uname"
+
 clean() { # run a command in the environment that both builders share
-    env -i PATH="$PATH" HOME="$dir" LC_ALL=C.UTF-8 SOURCE_DATE_EPOCH=0 \
+    # PWD, as a shell would export it: many a Makefile says -I$(PWD)/include, and make sets none.
+    env -i PATH="$programs:$PATH" PWD="$PWD" HOME="$dir" LC_ALL=C.UTF-8 SOURCE_DATE_EPOCH=0 \
         KBUILD_BUILD_TIMESTAMP=1970-01-01 KBUILD_BUILD_USER=vexrun KBUILD_BUILD_HOST=vexrun \
         CARGO_HOME="$dir/.cargo-home" CARGO_TARGET_DIR="$dir/.cargo-target" CARGO_NET_OFFLINE=true \
         "$@"

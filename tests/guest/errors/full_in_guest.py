@@ -124,30 +124,49 @@ def _another_is_refused(tree):
 
 
 def by_small_files(root, lacks):
-    """One large file, then small files and directories until nothing more fits.
+    """Files as large as they may be, then small ones and directories until nothing more fits.
 
     Returns (note, free space before).
     """
     tree = Tree(root)
     before = free_space(root)
     ballast = max(0, before["avail"] - max(MIB, before["avail"] // 32))
-    _write_ballast(tree, ballast // 4096 * 4096)
+    _write_ballast(tree, ballast // 4096 * 4096, before["ffree"] if before["files"] else 2000)
     directory, number, said = "", 0, ""
+    full = {"ENOSPC", "EMLINK", "EFBIG"} if "manyfiles" in lacks else {"ENOSPC"}
     while not said and number < _MOST_FILES:
         if number % 40 == 0 and "mkdir" not in lacks:
             said = _try_mkdir(tree, f"d{number}")
             directory = directory if said else f"d{number}/"
         if not said:
-            said = _try_create(tree, f"{directory}s{number}", 200 + number % 5 * 1000)
+            said = _try_create(tree, f"{directory}s{number}", 200 + number % 5 * 1000, full)
         number += 1
     os.sync()
     return tree.settle(), before, said
 
 
-def _write_ballast(tree, size):
-    """What only takes space; its content is not looked at, by_large_files does that."""
+def _write_ballast(tree, size, inodes):
+    """What only takes space; its content is not looked at, by_large_files does that.
+
+    One file, or several where a file has a largest size, but never a quarter of all `inodes`.
+    """
+    number, said = 0, "EFBIG"
+    while said == "EFBIG" and number <= min(inodes // 4, 100):
+        name = f"{BALLAST}{number}"
+        written, said = _ballast(tree.path(name), size)
+        tree.strangers.add(name)
+        number, size = number + 1, size - written
+
+
+def _ballast(path, size):
+    """Returns how much was written, and the errno's name that ended it early, or ''."""
+    try:
+        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EMLINK):  # a directory may be full as well
+            raise
+        return 0, errno.errorcode[error.errno]
     block, at = b"\xb5" * MIB, 0
-    fd = os.open(tree.path(BALLAST), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     try:
         while at < size:
             at += os.write(fd, block[: size - at])
@@ -155,9 +174,10 @@ def _write_ballast(tree, size):
         # statfs may count what metadata needs, and a file may have a largest size.
         if error.errno not in (errno.ENOSPC, errno.EFBIG):
             raise
+        return at, errno.errorcode[error.errno]
     finally:
         os.close(fd)
-    tree.strangers.add(BALLAST)
+    return at, ""
 
 
 def _try_mkdir(tree, name):
@@ -171,16 +191,18 @@ def _try_mkdir(tree, name):
     return ""
 
 
-def _try_create(tree, name, size):
-    """A file of `size` bytes, or of what fits; ENOSPC is the only way to refuse."""
+def _try_create(tree, name, size, full):
+    """A file of `size` bytes, or of what fits; ENOSPC is the way to refuse.
+
+    `full` has what else a directory may say that takes no more names.
+    """
     count = 0
     try:
         fd = os.open(tree.path(name), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except OSError as error:
-        assert error.errno == errno.ENOSPC, (
-            f"creating '{name}' says {errno.errorcode.get(error.errno)}, not ENOSPC"
-        )
-        return "ENOSPC"
+        said = errno.errorcode.get(error.errno, str(error.errno))
+        assert said in full, f"creating '{name}' says {said}, not ENOSPC"
+        return said
     said = ""
     try:
         while count < size and not said:
@@ -217,5 +239,5 @@ def remove_all(root, note):
         remove(root)
         return
     for name in os.listdir(root):
-        if name == BALLAST or name not in note["strangers"]:
+        if name.startswith(BALLAST) or name not in note["strangers"]:
             remove(f"{root}/{name}")

@@ -12,7 +12,7 @@ import os
 import stat
 
 from census_in_guest import census, checksum
-from tree_in_guest import Content, Tree, pattern, write_all
+from tree_in_guest import Content, Tree, offers, optional, pattern, write_all
 
 try:
     from vexrun.guest import disks_in_guest, faults_in_guest, mounting_in_guest
@@ -134,6 +134,73 @@ def synced_then_cut(root, disk, lacks):
     os.sync()
     faults_in_guest.set_faults(disk, [(0, 0, "cut")])
     return note
+
+
+def fsynced_then_cut(root, disk, lacks):
+    """Existing files are changed and each is fsynced; from then on nothing reaches the disk.
+
+    Returns the note of what must be there when the power is back: nothing was done that was not
+    fsynced. That is less than what fsync of a new file may be thought to promise.
+    """
+    made = Tree(root)
+    made.create("inplace", 30_000)
+    made.create("grown", 3000)
+    made.create("bydata", 3000)
+    if "truncate" not in lacks:
+        made.create("cut", 30_000)
+    made.settle()
+    os.sync()
+    growth = 30_000 if "largefile" in lacks else 90_000  # beyond the direct blocks
+    made.write("inplace", 9000, 5000)
+    _flushed(made, "inplace", os.fsync)
+    made.write("grown", 3000, growth)
+    _flushed(made, "grown", os.fsync)
+    made.write("bydata", 3000, 20_000)  # fdatasync owes the size, without which data is lost
+    _flushed(made, "bydata", os.fdatasync)
+    if "truncate" not in lacks:
+        made.truncate("cut", 1001)
+        _flushed(made, "cut", os.fsync)
+    note = made.settle()
+    faults_in_guest.set_faults(disk, [(0, 0, "cut")])
+    return note
+
+
+def named_and_fsynced_then_cut(root, disk, lacks):
+    """New files are fsynced, and so are the directories of their names; then nothing is written.
+
+    fsync(2) has that be what makes a name durable. Returns the note; where directories have no
+    fsync that is Refused.
+    """
+    made = Tree(root)
+    made.create("old", 3000)
+    directories = [root]
+    if "mkdir" not in lacks:
+        made.mkdir("d")
+        directories.append(made.path("d"))
+    made.settle()
+    os.sync()
+    for directory in directories:
+        prefix = "" if directory == root else "d/"
+        made.create(f"{prefix}new", 20_000)
+        _flushed(made, f"{prefix}new", os.fsync)
+        with optional("fsync of a directory"):
+            _flush(directory, os.fsync)
+    note = made.settle()
+    faults_in_guest.set_faults(disk, [(0, 0, "cut")])
+    return note
+
+
+def _flushed(made, name, flush):
+    with offers("fsync", f"{flush.__name__} of a file", errno.EINVAL):
+        _flush(made.path(name), flush)
+
+
+def _flush(path, flush):
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        flush(fd)
+    finally:
+        os.close(fd)
 
 
 # -- the disk is gone -------------------------------------------------------------------------

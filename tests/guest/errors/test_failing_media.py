@@ -18,7 +18,7 @@ from vexrun.guest.faults import ALL_DEAD, FaultyDisk
 from vexrun.guest.filesystem import Filesystem
 from vexrun.guest.fixtures import Guest
 from vexrun.guest.kernel_module import KernelModule
-from vexrun.guest.payload import GuestPython
+from vexrun.guest.payload import GuestCodeError, GuestPython
 from vexrun.guest.scratch import Scratch
 from vexrun.subject import Subject
 
@@ -119,6 +119,16 @@ def test_synced_content_outlives_a_power_cut(
     """No write after sync(2) reaches the disk: what was there at the sync is there."""
     filesystem.mount(faulty.path)
     made = in_guest(guest_code.synced_then_cut, filesystem.path, faulty.disk, lacks)
+    _outlives_the_cut(made, faulty, filesystem, in_guest, note)
+
+
+def _outlives_the_cut(
+    made: Any,
+    faulty: FaultyDisk,
+    filesystem: Filesystem,
+    in_guest: GuestPython,
+    note: Callable[[str], None],
+) -> None:
     filesystem.umount()
     faulty.fail([])
     faulty.forget()
@@ -128,6 +138,34 @@ def test_synced_content_outlives_a_power_cut(
         return
     in_guest(verify, filesystem.path, made)
     filesystem.umount()
+
+
+@pytest.mark.needs_operations("write", "create", "persistence", "fsync")
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(guest_code.fsynced_then_cut, id="content"),
+        pytest.param(guest_code.named_and_fsynced_then_cut, id="names"),
+    ],
+)
+def test_fsynced_content_outlives_a_power_cut(
+    faulty: FaultyDisk,
+    filesystem: Filesystem,
+    in_guest: GuestPython,
+    lacks: list[str],
+    note: Callable[[str], None],
+    change: Callable[..., Any],
+) -> None:
+    """Nobody calls sync(2): what fsync returned for is there, at least where its name was."""
+    filesystem.mount(faulty.path)
+    try:
+        made = in_guest(change, filesystem.path, faulty.disk, lacks)
+    except GuestCodeError as error:
+        if error.kind != "Refused":
+            raise
+        filesystem.umount()
+        pytest.skip(str(error).splitlines()[0].removeprefix("Refused: "))
+    _outlives_the_cut(made, faulty, filesystem, in_guest, note)
 
 
 @pytest.mark.parametrize("lose", ["dead", "unplug"])

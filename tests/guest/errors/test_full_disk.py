@@ -9,7 +9,7 @@ import pytest
 
 from scenario import Scenario
 
-pytestmark = pytest.mark.needs_operations("write", "create", "unlink", "statfs", "largefile")
+pytestmark = pytest.mark.needs_operations("write", "create", "unlink", "statfs")
 
 
 @pytest.fixture
@@ -34,6 +34,7 @@ def _emptied(fillable: Scenario, note: Any, before: dict[str, int]) -> None:
     fillable.verify(note, cleanup=True)
 
 
+@pytest.mark.needs_operations("largefile")
 def test_filled_by_large_files(fillable: Scenario) -> None:
     note, before = fillable.run(guest_code.by_large_files)
     _emptied(fillable, note, before)

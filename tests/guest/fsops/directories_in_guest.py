@@ -1,11 +1,13 @@
 """Directories, crowded, thinned and read while they change. Runs in the guest."""
 
+import errno
 import os
 import stat
 
 from amounts_in_guest import how_many
+from getdents_in_guest import entries
 
-from tree_in_guest import Content, Tree, fails_with, known, offers, verify
+from tree_in_guest import Content, Tree, fails_with, known, name_limit, offers, optional, verify
 
 
 def directories(root):
@@ -43,7 +45,7 @@ def nested(root, depth):
     """Directories in directories, with files at every level."""
     tree = Tree(root)
     where = ""
-    for level in range(depth):
+    for level in range(min(depth, how_many(root, 3 * depth) // 3)):
         where = f"{where}/l{level}" if where else f"l{level}"
         tree.mkdir(where)
         tree.create(f"{where}/f{level}", 4097 + 512 * level)
@@ -138,10 +140,67 @@ def reread_from_positions(root, wanted):
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     first = sorted(os.listdir(fd))
     tree.create("later", 10)
-    os.lseek(fd, 0, os.SEEK_SET)
+    with optional(_REWINDING, errno.ESPIPE):
+        os.lseek(fd, 0, os.SEEK_SET)
     second = sorted(os.listdir(fd))
     os.close(fd)
     assert set(second) - set(first) == {"later"}, (
         f"after a rewind the directory shows {sorted(set(second) ^ set(first))[:5]} differently"
     )
+    return tree.settle()
+
+
+#: Since Linux 6.0 a directory without .llseek cannot be rewound, and rewinddir(3) says nothing.
+_REWINDING = "going back in a listing"
+
+
+def found_again_by_position(root, wanted):
+    """seekdir(3): from the position behind each entry a listing goes on with the next one."""
+    tree = Tree(root)
+    for number in range(how_many(root, wanted)):
+        tree.create(f"pos{number:03d}", 1)
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # A small buffer, so that nearly each entry is one at which the listing was stopped.
+        whole = entries(fd, 1024)
+        names = [name for name, _, _ in whole]
+        missing = sorted(set(tree.names) - set(names))
+        assert not missing, f"a listing in small pieces leaves out {missing[:5]}"
+        twice = sorted({name for name in names if names.count(name) > 1})
+        assert not twice, f"a listing in small pieces has twice: {twice[:5]}"
+        for index in (*range(0, len(names), 7), len(names) - 2, len(names) - 1):
+            with optional(_REWINDING, errno.ESPIPE):
+                os.lseek(fd, whole[index][2], os.SEEK_SET)
+            rest = [name for name, _, _ in entries(fd)]
+            assert sorted(rest) == sorted(names[index + 1 :]), (
+                f"a listing of {len(names)} entries that goes on behind number {index + 1}, "
+                f"'{names[index]}', has {len(rest)} more, it must have "
+                f"{len(names) - index - 1}: {sorted(set(rest) ^ set(names[index + 1 :]))[:5]}"
+            )
+    finally:
+        os.close(fd)
+    return tree.settle()
+
+
+def long_names(root, wanted, lacks):
+    """Names as long as they may be, up to 200 bytes: the directory outgrows its first blocks."""
+    tree = Tree(root)
+    length = min(name_limit(root, lacks), 200)
+    for number in range(how_many(root, wanted)):
+        name = f"n{number:04d}".ljust(length, "abcdefghij"[number % 10])[:length]
+        with offers("create", "creating a file"):
+            os.mknod(tree.path(name), stat.S_IFREG | 0o644)
+        tree.know(name, Content())
+    return tree.settle()
+
+
+def thinned_long_names(root, note):
+    """From a cold cache: every third of the long names goes, and short ones come."""
+    tree = known(root, note)
+    verify(root, note)
+    for number, name in enumerate(sorted(tree.names)):
+        if number % 3 == 0:
+            tree.unlink(name)
+    for number in range(20):
+        tree.create(f"short{number}", 10 * number)
     return tree.settle()

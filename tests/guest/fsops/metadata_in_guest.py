@@ -1,9 +1,10 @@
 """Modes, owners, times, special files and attributes. Runs in the guest."""
 
+import errno
 import os
 import stat
 
-from tree_in_guest import Tree, optional
+from tree_in_guest import Content, Tree, fails_with, known, optional
 
 
 def moded(root, with_directory):
@@ -31,6 +32,85 @@ def check_modes(root, wanted):
             f"'{name}' was given mode {mode:04o} and has {got:04o}; if permission bits are not "
             'kept on purpose, add "chmod" to filesystem.lacks'
         )
+
+
+def made_with_modes(root, with_directory):
+    """The mode a file is made with, cut by the umask: nobody has called chmod."""
+    tree, wanted = Tree(root), {}
+    before = os.umask(0)
+    try:
+        for mode in (0o600, 0o644, 0o640, 0o444, 0o711):
+            name = f"m{mode:o}"
+            os.close(os.open(tree.path(name), os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
+            wanted[name] = mode
+        if with_directory:
+            os.mkdir(tree.path("d750"), 0o750)
+            tree.names["d750"] = ("dir",)
+            wanted["d750"] = 0o750
+        os.umask(0o027)
+        os.close(os.open(tree.path("masked"), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        wanted["masked"] = 0o640
+    finally:
+        os.umask(before)
+    for name in wanted:
+        if name not in tree.names:
+            tree.know(name, Content())
+    check_modes(root, wanted)
+    return tree.settle(), wanted
+
+
+#: Of the group that a directory gives to what is made in it (S_ISGID).
+_GROUP = 42
+
+
+def open_to(root, user):
+    """Two directories of an ordinary user, the second one with a group for what is made there."""
+    import pwd
+
+    tree = Tree(root)
+    entry = pwd.getpwnam(user)
+    for name, group, mode in (("own", entry.pw_gid, 0o755), ("shared", _GROUP, 0o2775)):
+        tree.mkdir(name)
+        with optional("chown"):
+            os.chown(tree.path(name), entry.pw_uid, group)
+        with optional("chmod"):
+            os.chmod(tree.path(name), mode)
+    os.chmod(root, 0o755)
+    return tree.settle()
+
+
+def make_things(root):
+    """As an ordinary user: a file and a directory in each."""
+    assert os.getuid() != 0, "this must not run as root"
+    for where in ("own", "shared"):
+        os.close(os.open(f"{root}/{where}/f", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        os.mkdir(f"{root}/{where}/d", 0o755)
+    return os.getuid(), os.getgid()
+
+
+def made_by(root, note, maker):
+    """Everything of `make_things` belongs to its maker and, in 'shared', to that one's group."""
+    tree, wanted = known(root, note), {}
+    user, group = maker
+    for where, whose in (("own", group), ("shared", _GROUP)):
+        tree.know(f"{where}/f", Content())
+        tree.names[f"{where}/d"] = ("dir",)
+        wanted[f"{where}/f"] = wanted[f"{where}/d"] = (user, whose)
+    check_makers(root, wanted)
+    return tree.settle(), wanted
+
+
+def check_makers(root, wanted):
+    for name, (owner, group) in wanted.items():
+        status = os.lstat(f"{root}/{name}")
+        assert (status.st_uid, status.st_gid) == (owner, group), (
+            f"'{name}' was made by user {owner} where the group {group} is due, and belongs to "
+            f"{status.st_uid}:{status.st_gid}"
+        )
+    mode = os.lstat(f"{root}/shared/d").st_mode
+    assert mode & stat.S_ISGID, (
+        f"a directory made in one of mode 2775 has mode {stat.S_IMODE(mode):04o}, not setgid"
+    )
 
 
 def owned(root):
@@ -71,8 +151,9 @@ def timed(root):
     tree.create("now", 10)
     os.utime(tree.path("now"), (1_000_000_000, 1_000_000_000))
     tree.write("now", 5, 100)
-    moved = int(os.stat(tree.path("now")).st_mtime)
-    assert moved > 1_600_000_000, f"writing left the modification time at {moved}"
+    moved = os.stat(tree.path("now")).st_mtime
+    assert moved > 1_600_000_000, f"writing left the modification time at {moved:.0f}"
+    wanted["now"] = moved
     return tree.settle(), wanted
 
 
@@ -100,7 +181,7 @@ def check_times(root, wanted):
     for name, when in wanted.items():
         got = os.lstat(f"{root}/{name}").st_mtime
         assert abs(got - when) < 2, (
-            f"'{name}' was given the modification time {when} and has {got:.0f}; if times are "
+            f"'{name}' had the modification time {when:.0f} and has {got:.0f}; if times are "
             'not kept on purpose, add "timestamps" to filesystem.lacks'
         )
 
@@ -149,3 +230,70 @@ def check_attributes(root, wanted):
     for name, value in wanted.items():
         got = os.getxattr(path, name)
         assert got == value, f"the attribute '{name}' holds {got!r}, it was set to {value!r}"
+
+
+_CREATE, _REPLACE = 1, 2  # XATTR_CREATE, XATTR_REPLACE
+_NO_ROOM = (errno.ENOSPC, errno.E2BIG, errno.ERANGE)
+
+
+def attributed_richly(root, with_directory):
+    """Attributes of many sizes, replaced by longer and shorter ones, until there is no room."""
+    tree, wanted = Tree(root), {}
+    tree.create("rich", 5000)
+    names = ["rich"]
+    if with_directory:
+        tree.mkdir("dir")
+        names.append("dir")
+    for name in names:
+        wanted[name] = _enriched(tree.path(name))
+    check_rich(root, wanted)
+    return tree.settle(), wanted
+
+
+def _enriched(path):
+    kept = {}
+
+    def put(name, value, flags=0):
+        """Set it; where there is no room for it, what was there must stay."""
+        try:
+            with optional("extended attributes"):
+                os.setxattr(path, name, value, flags)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+        else:
+            kept[name] = value
+
+    for number, size in enumerate((1, 100, 255, 256, 700)):
+        put(f"user.size{number}", bytes(byte * 7 % 256 for byte in range(size)))
+    for name, value in (("size1", b"short"), ("size0", b"longer" * 30), ("size4", b"\0\xff\0")):
+        put(f"user.{name}", value)
+    for number in range(8):
+        put(f"user.many-{number}-{'n' * number * 5}", b"%d" % number * 9)
+    first = next(iter(kept), None)
+    if first is not None:
+        there = (path, first, b"x", _CREATE)
+        fails_with("EEXIST|ENOTSUP", "XATTR_CREATE of what is there", os.setxattr, *there)
+        os.removexattr(path, first)
+        del kept[first]
+    nothing = (path, "user.nothing")
+    replaced = (*nothing, b"x", _REPLACE)
+    fails_with("ENODATA|ENOTSUP", "XATTR_REPLACE of nothing", os.setxattr, *replaced)  # hfsplus
+    fails_with("ENODATA", "getxattr of nothing", os.getxattr, *nothing)
+    return kept
+
+
+def check_rich(root, wanted):
+    for name, kept in wanted.items():
+        path = f"{root}/{name}"
+        listed = {each for each in os.listxattr(path) if each.startswith("user.")}
+        assert listed == set(kept), (
+            f"attributes of '{name}': {sorted(listed ^ set(kept))} are listed and should not be, "
+            "or the other way round"
+        )
+        for each, value in kept.items():
+            got = os.getxattr(path, each)
+            assert got == value, (
+                f"the attribute '{each}' of '{name}' holds {len(got)} bytes {got[:16].hex()}…, it "
+                f"was set to {len(value)} bytes {value[:16].hex()}…"
+            )

@@ -3,8 +3,20 @@
 import contextlib
 import errno
 import os
+import stat
 
-from tree_in_guest import Tree, fails_with, name_limit, pattern
+from getdents_in_guest import entries
+
+from tree_in_guest import (
+    Content,
+    Refused,
+    Tree,
+    fails_with,
+    name_limit,
+    optional,
+    pattern,
+    write_all,
+)
 
 
 def renamed(root):
@@ -101,6 +113,50 @@ def renamed_directories(root):
     return tree.settle()
 
 
+_EXCHANGE, _WHITEOUT = 2, 4
+
+
+def exchanged(root, lacks):
+    """renameat2(2): a filesystem swaps two names, or refuses; it must not take it for a rename.
+
+    The kernel asks the filesystem with the target in place, so one that ignores the flags replaces
+    what it should have swapped.
+    """
+    tree = Tree(root)
+    tree.create("a", 3000)
+    tree.create("b", 20_000)
+    if _renamed_with(_EXCHANGE, tree, "a", "b"):
+        tree.names["a"], tree.names["b"] = tree.names["b"], tree.names["a"]
+    if "mkdir" not in lacks:
+        tree.mkdir("dir")
+        tree.create("dir/f", 700)
+        if _renamed_with(_EXCHANGE, tree, "dir", "b"):
+            tree.names["b"], tree.names["dir"] = tree.names["dir"], tree.names["b"]
+            tree.names["b/f"] = tree.names.pop("dir/f")
+    tree.create("white", 100)
+    if _renamed_with(_WHITEOUT, tree, "white", "out"):
+        tree.names["out"] = tree.names["white"]
+        tree.names["white"] = ("node", stat.S_IFCHR)
+    return tree.settle()
+
+
+def _renamed_with(flag, tree, old, new):
+    """Whether renameat2 with this flag worked; a clean refusal is as good."""
+    with contextlib.suppress(Refused), optional("renameat2 with flags"):
+        _at_twice("renameat2", tree.path(old), tree.path(new), flag)
+        return True
+    return False
+
+
+def _at_twice(call, old, new, flags):
+    """renameat2 and linkat, which Python offers without their flags; raises OSError."""
+    import ctypes
+
+    libc, here = ctypes.CDLL(None, use_errno=True), -100  # AT_FDCWD
+    if getattr(libc, call)(here, old.encode(), here, new.encode(), ctypes.c_uint(flags)):
+        raise OSError(ctypes.get_errno(), f"{call} with the flags {flags} is refused")
+
+
 def _dot_dot(tree, name, parent):
     above = os.stat(tree.path(f"{name}/..")).st_ino
     assert above == os.stat(tree.path(parent)).st_ino, f"'{name}/..' is not '{parent}'"
@@ -116,33 +172,18 @@ def dot_dot_is_parent(root, note):
             continue
         path = f"{root}/{name}"
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        own, entries = os.fstat(fd).st_ino, raw_entries(fd)
+        own = os.fstat(fd).st_ino
+        listed = {entry: number for entry, number, _ in entries(fd)}
         above = os.stat("..", dir_fd=fd).st_ino
         os.close(fd)
         parent = os.stat(path.rpartition("/")[0]).st_ino
         assert above == parent, f"'{name}/..' is not its parent directory"
         # Some filesystems invent numbers for readdir (vfat, exfat): then '.' differs as well.
-        if entries.get(".") == own and ".." in entries:
-            assert entries[".."] == parent, (
-                f"the entry '..' of '{name}' has the inode number {entries['..']}, its parent "
+        if listed.get(".") == own and ".." in listed:
+            assert listed[".."] == parent, (
+                f"the entry '..' of '{name}' has the inode number {listed['..']}, its parent "
                 f"directory is {parent}"
             )
-
-
-def raw_entries(fd):
-    """Name -> inode number as getdents64(2) gives them, '.' and '..' included."""
-    import ctypes
-
-    number = {"x86_64": 217, "aarch64": 61}[os.uname().machine]
-    libc, buffer, found = ctypes.CDLL(None), ctypes.create_string_buffer(32768), {}
-    while (count := libc.syscall(number, fd, buffer, 32768)) > 0:
-        data, at = buffer.raw[:count], 0
-        while at < count:
-            length = int.from_bytes(data[at + 16 : at + 18], "little")
-            name = data[at + 19 : at + length].split(b"\0", 1)[0]
-            found[os.fsdecode(name)] = int.from_bytes(data[at : at + 8], "little")
-            at += length
-    return found
 
 
 def unlinked(root):
@@ -181,6 +222,25 @@ def unlinked_while_open(root):
     assert os.pwrite(fd, data, 60_000) == 3000
     assert os.pread(fd, 3000, 60_000) == data, "writing to an open file without a name is lost"
     os.close(fd)
+    return tree.settle()
+
+
+def named_later(root):
+    """O_TMPFILE: a file without a name gets one by linkat, and another one never does."""
+    tree = Tree(root)
+    content = Content()
+    with optional("O_TMPFILE", errno.EISDIR):  # EISDIR: the kernel's word before Linux 3.11
+        fd = os.open(root, os.O_TMPFILE | os.O_RDWR, 0o644)
+    assert os.fstat(fd).st_nlink == 0, f"a file without a name has {os.fstat(fd).st_nlink} links"
+    write_all(fd, pattern("late", 0, 30_000))
+    content.write("late", 0, 30_000)
+    nameless = os.open(root, os.O_TMPFILE | os.O_WRONLY, 0o644)
+    write_all(nameless, pattern("never", 0, 9000))
+    assert set(os.listdir(root)) == tree.strangers, "a file without a name is in the listing"
+    _at_twice("linkat", f"/proc/self/fd/{fd}", tree.path("late"), 0x400)  # AT_SYMLINK_FOLLOW
+    os.close(nameless)
+    os.close(fd)
+    tree.know("late", content)
     return tree.settle()
 
 
@@ -291,6 +351,25 @@ def longest_names(root, lacks):
 ODD_NAMES = (".hid", "..x", "...x", "-d", "a b", "x~", "#1#", "%41", "a.b.c", "a'b", "(x)", "$HOME")
 
 
+#: In UTF-8, two and three bytes a character; vfat without utf8 refuses them.
+FOREIGN_NAMES = ("gr\u00f6\u00dfe", "na\u00efve", "\u6f22\u5b57")
+_NOT_IN_CHARSET = (errno.EINVAL, errno.EILSEQ, errno.EOPNOTSUPP)
+
+
+def foreign_names(root):
+    """As `odd_names`, with bytes above 127; a character set may lack them, and then says so."""
+    tree = Tree(root)
+    for number, name in enumerate(FOREIGN_NAMES):
+        try:
+            tree.create(name, 100 + number)
+        except OSError as error:
+            if error.errno not in _NOT_IN_CHARSET:
+                raise
+    if not tree.names:
+        raise Refused("the filesystem does not offer names with bytes above 127")
+    return _settled_with_respelled(tree)
+
+
 def odd_names(root):
     """The tree, and {name: the spelling under which a listing has it, which opens it as well}.
 
@@ -300,6 +379,10 @@ def odd_names(root):
     tree = Tree(root)
     for number, name in enumerate(ODD_NAMES):
         tree.create(name, 100 + number)
+    return _settled_with_respelled(tree)
+
+
+def _settled_with_respelled(tree):
     respelled = _respelled(tree)
     for name, spelling in respelled.items():
         tree.unlink(name, spelling)

@@ -26,6 +26,11 @@ def test_eight_levels(survives: Scenario) -> None:
 
 
 @pytest.mark.needs_operations("mkdir")
+def test_thirty_levels(survives: Scenario) -> None:
+    survives(guest_code.nested, 30, fsck=True)
+
+
+@pytest.mark.needs_operations("mkdir")
 def test_many_subdirectories(survives: Scenario) -> None:
     survives(guest_code.many_directories, 40, fsck=True)
 
@@ -51,3 +56,17 @@ def test_listing_while_entries_are_removed(survives: Scenario) -> None:
 
 def test_rewinding_a_listing(survives: Scenario) -> None:
     survives(guest_code.reread_from_positions, 60)
+
+
+def test_a_listing_goes_on_from_every_position(survives: Scenario) -> None:
+    survives(guest_code.found_again_by_position, 60)
+
+
+@pytest.mark.needs_operations("manyfiles")
+def test_directory_of_long_names(survives: Scenario) -> None:
+    """100 KB of names, where names may be so long: more than a directory's direct blocks."""
+    note = survives.run(guest_code.long_names, 500, survives.lacks)
+    survives.cool(fsck=True)
+    note = survives.run(guest_code.thinned_long_names, note)
+    survives.cool(fsck=True)
+    survives.verify(note, cleanup=True)

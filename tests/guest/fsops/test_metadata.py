@@ -17,6 +17,22 @@ def test_permission_bits(survives: Scenario) -> None:
     survives(guest_code.moded, "mkdir" not in survives.lacks, also=guest_code.check_modes)
 
 
+@pytest.mark.needs_operations("chmod")
+def test_permission_bits_at_creation(survives: Scenario) -> None:
+    survives(guest_code.made_with_modes, "mkdir" not in survives.lacks, also=guest_code.check_modes)
+
+
+@pytest.mark.needs_operations("chown", "chmod", "mkdir")
+def test_owners_of_what_a_user_makes(survives: Scenario) -> None:
+    """Whoever made it, and the group of a setgid directory; also after a remount."""
+    note = survives.run(guest_code.open_to, "nobody")
+    maker = survives.in_guest(guest_code.make_things, survives.workdir, user="nobody")
+    note, wanted = survives.run(guest_code.made_by, note, maker)
+    survives.cool(fsck=True)
+    survives.in_guest(guest_code.check_makers, survives.workdir, wanted)
+    survives.verify(note, cleanup=True)
+
+
 @pytest.mark.needs_operations("chown")
 def test_owners(survives: Scenario) -> None:
     survives(guest_code.owned, also=guest_code.check_owners)
@@ -44,3 +60,10 @@ def test_special_files(survives: Scenario, kind: str) -> None:
 @pytest.mark.needs_operations("xattr")
 def test_extended_attributes(survives: Scenario) -> None:
     survives(guest_code.attributed, also=guest_code.check_attributes)
+
+
+@pytest.mark.needs_operations("xattr")
+def test_extended_attributes_of_many_sizes(survives: Scenario) -> None:
+    survives(
+        guest_code.attributed_richly, "mkdir" not in survives.lacks, also=guest_code.check_rich
+    )

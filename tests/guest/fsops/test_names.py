@@ -32,6 +32,12 @@ def test_rename_of_directories(survives: Scenario) -> None:
     survives(guest_code.renamed_directories, fsck=True)
 
 
+@pytest.mark.needs_operations("rename")
+def test_names_are_exchanged_or_that_is_refused(survives: Scenario) -> None:
+    """RENAME_EXCHANGE and RENAME_WHITEOUT: taken for a plain rename they lose a file."""
+    survives(guest_code.exchanged, survives.lacks, fsck=True)
+
+
 @pytest.mark.needs_operations("mkdir")
 def test_dot_dot_is_the_parent(survives: Scenario) -> None:
     note = survives.run(guest_code.renamed_directories)
@@ -48,6 +54,11 @@ def test_unlink(survives: Scenario) -> None:
 @pytest.mark.needs_operations("unlink")
 def test_unlink_while_open_keeps_the_data(survives: Scenario) -> None:
     survives(guest_code.unlinked_while_open, fsck=True)
+
+
+@pytest.mark.needs_operations("hardlink")
+def test_file_that_gets_its_name_later(survives: Scenario) -> None:
+    survives(guest_code.named_later, fsck=True)
 
 
 @pytest.mark.needs_operations("hardlink", "unlink")
@@ -97,6 +108,13 @@ def test_longest_names(survives: Scenario) -> None:
 def test_odd_names(survives: Scenario, note: Callable[[str], None]) -> None:
     """A filesystem may spell a name in its own way, as UDF does, and say so in its listings."""
     (respelled,) = survives.telling(guest_code.odd_names)
+    for name, spelling in respelled.items():
+        note(f"A file made as '{name}' is '{spelling}' in a listing and after a remount.")
+
+
+def test_names_of_other_alphabets(survives: Scenario, note: Callable[[str], None]) -> None:
+    """Bytes above 127, where a character is not what a signed char makes of it."""
+    (respelled,) = survives.telling(guest_code.foreign_names)
     for name, spelling in respelled.items():
         note(f"A file made as '{name}' is '{spelling}' in a listing and after a remount.")
 

@@ -211,8 +211,29 @@ def call_unknown(path, flags, count, types, seconds):
     return _watched(work, seconds)
 
 
+#: Addresses that nothing can be copied from or to, and that nobody means as a number.
+_NOWHERE = (
+    "an unmapped address",
+    "an address of the kernel's memory",
+    "a non-canonical address",
+)
+#: Of numbers nobody counts up to; that a module has all of them is out of the question.
+_UNCOUNTED = (0x8B, 0x9D, 0xA6, 0xB9, 0xC7, 0xD2, 0xE5, 0xFB)
+
+
+def unknown_of_type(number):
+    """Requests of the same type that nobody defined, each in two shapes."""
+    shapes = [(0, 0), (3, number >> 16 & 0x3FFF or 8)]
+    kind = type_of(number)
+    found = {encode(way, size, kind, nr) for nr in _UNCOUNTED for way, size in shapes}
+    return sorted(found - {number} - set(NOT_GARBAGE))
+
+
 def call_declared(path, flags, number, seconds):
     """A declared request with every garbage argument, and its relatives with some.
+
+    Not all numbers of its type may be answered with success; nor may a request that moves a
+    structure, when it is given addresses where there is none.
 
     Returns ([number of calls, answers of the request itself], "" or what never returned).
     """
@@ -229,10 +250,32 @@ def call_declared(path, flags, number, seconds):
                 note(f"request 0x{relative:08x} with {name}")
                 arguments.call(fd, relative, arguments.prepare(name))
                 calls += 1
+        unknown, accepted = unknown_of_type(number), 0
+        for each in unknown:
+            note(f"request 0x{each:08x} with an unmapped address")
+            accepted += not arguments.call(fd, each, arguments.prepare("an unmapped address"))
+            calls += 1
         os.close(fd)
+        _assert_refusing(number, answers, accepted, unknown)
         return calls, answers
 
     return _watched(work, seconds)
+
+
+def _assert_refusing(number, answers, accepted, unknown):
+    assert accepted < len(unknown), (
+        f"all {accepted} request numbers of type 0x{type_of(number):02x} that were tried and that "
+        f"nobody defined are answered with success, such as 0x{unknown[0]:08x}; an unknown "
+        "request must fail with ENOTTY"
+    )
+    size = number >> 16 & 0x3FFF
+    # Up to 8 bytes may be the argument itself, whatever the number says.
+    moves = number >> 30 and size > 8
+    assert not moves or any(answers[name] for name in _NOWHERE), (
+        f"request 0x{number:08x} moves {size} bytes from or to its argument, and says success when "
+        f"that is {', '.join(_NOWHERE)}: what copy_from_user() or copy_to_user() returns is not "
+        "looked at"
+    )
 
 
 def _watched(work, seconds):

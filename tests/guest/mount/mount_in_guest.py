@@ -50,6 +50,11 @@ def assert_read_only(mount, lacks):
         fails_with("EROFS", f"{what} on a read-only mount", function, *arguments)
 
 
+def is_one_filesystem(mount, other):
+    """Whether both are mounts of the same superblock (get_tree_single, mount_single)."""
+    return os.stat(mount).st_dev == os.stat(other).st_dev
+
+
 def statfs(mount):
     """The numbers of statfs, checked against each other."""
     s = os.statvfs(mount)

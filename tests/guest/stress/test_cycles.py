@@ -29,10 +29,8 @@ def lacks(subject: Subject) -> list[str]:
 
 @pytest.fixture
 def formatted(filesystem: Filesystem, scratch: Scratch) -> str:
-    if not filesystem.is_block:
-        return "none"
     filesystem.mkfs(scratch.main)
-    return scratch.main
+    return filesystem.mounted_from(scratch.main)
 
 
 def test_loading_leaves_no_memory_behind(

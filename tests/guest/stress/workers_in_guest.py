@@ -224,6 +224,18 @@ STORMS = {
 }
 
 
+def to_be_read(root, lacks):
+    """Files of some sizes, and a directory where there are any."""
+    tree = Tree(root)
+    for number, size in enumerate((700, 9000, 40_000)):
+        tree.create(f"r{number}", size)
+    if "mkdir" not in lacks:
+        tree.mkdir("d")
+        for number in range(8):
+            tree.create(f"d/r{number}", 5000 * number)
+    return tree.settle()
+
+
 def read_in_parallel(mount, before, workers, rounds):
     """Many processes read a tree that nobody changes, with caches dropped all the time."""
     from census_in_guest import assert_unchanged
