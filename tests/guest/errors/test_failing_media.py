@@ -119,10 +119,11 @@ def test_synced_content_outlives_a_power_cut(
     """No write after sync(2) reaches the disk: what was there at the sync is there."""
     filesystem.mount(faulty.path)
     made = in_guest(guest_code.synced_then_cut, filesystem.path, faulty.disk, lacks)
-    _outlives_the_cut(made, faulty, filesystem, in_guest, note)
+    _outlives_the_cut("sync(2) had returned", made, faulty, filesystem, in_guest, note)
 
 
 def _outlives_the_cut(
+    promise: str,
     made: Any,
     faulty: FaultyDisk,
     filesystem: Filesystem,
@@ -136,7 +137,10 @@ def _outlives_the_cut(
     if status != 0:
         note(f"After a power cut the filesystem asks for its fsck first: mount says {said}.")
         return
-    in_guest(verify, filesystem.path, made)
+    try:
+        in_guest(verify, filesystem.path, made)
+    except GuestCodeError as error:
+        raise AssertionError(f"{promise}, then the power was cut: {error}") from error
     filesystem.umount()
 
 
@@ -165,7 +169,11 @@ def test_fsynced_content_outlives_a_power_cut(
             raise
         filesystem.umount()
         pytest.skip(str(error).splitlines()[0].removeprefix("Refused: "))
-    _outlives_the_cut(made, faulty, filesystem, in_guest, note)
+    promise = (
+        'fsync(2) had returned 0 (if it promises nothing on purpose, add "fsync" to '
+        "filesystem.lacks)"
+    )
+    _outlives_the_cut(promise, made, faulty, filesystem, in_guest, note)
 
 
 @pytest.mark.parametrize("lose", ["dead", "unplug"])
