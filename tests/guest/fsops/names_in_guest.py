@@ -133,6 +133,7 @@ def exchanged(root, lacks):
         if _renamed_with(_EXCHANGE, tree, "dir", "b"):
             tree.names["b"], tree.names["dir"] = tree.names["dir"], tree.names["b"]
             tree.names["b/f"] = tree.names.pop("dir/f")
+            os.sync()  # vfat writes the new type into the directory with the inode
     tree.create("white", 100)
     if _renamed_with(_WHITEOUT, tree, "white", "out"):
         tree.names["out"] = tree.names["white"]
