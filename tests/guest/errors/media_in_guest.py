@@ -71,22 +71,49 @@ def read_around_errors(root, note):
     assert failed, "sectors of 'victim' cannot be read from the disk, and it reads without an error"
 
 
+_ANEW = (8192, 16_384)  # where `victim` is overwritten: offset and length
+
+
 def overwritten_while_writes_fail(root, disk):
     """Overwrite `victim` in place, with every write to the disk failing: fsync must say so."""
+    assert not _overwritten(root, disk, [(0, 0, "unwritable")]), (
+        "every write to the disk failed, and fsync said that the data is on it"
+    )
+
+
+def overwritten_while_its_sectors_fail(root, disk, sectors):
+    """The same where only the file's own sectors fail, and all else can be written and flushed.
+
+    Returns whether fsync said that the data is on the disk: it may be, elsewhere.
+    """
+    return _overwritten(root, disk, [(sector, 1, "unwritable") for sector in sectors])
+
+
+def _overwritten(root, disk, faults):
+    offset, length = _ANEW
     fd = os.open(f"{root}/victim", os.O_RDWR)
     os.sync()  # what mounting changed goes out while it can
-    faults_in_guest.set_faults(disk, [(0, 0, "unwritable")])
+    faults_in_guest.set_faults(disk, faults)
     try:
-        try:
-            write_all(fd, pattern("anew", 8192, 16_384), 8192)
-            os.fsync(fd)
-        except OSError:  # which error it names is its own affair
-            return
-        raise AssertionError(
-            "every write to the disk failed, and fsync said that the data is on it"
-        )
+        write_all(fd, pattern("anew", offset, length), offset)
+        os.fsync(fd)
+    except OSError:  # which error it names is its own affair
+        return False
     finally:
         os.close(fd)
+    return True
+
+
+def is_overwritten(root):
+    """After a remount, where fsync had said so."""
+    offset, length = _ANEW
+    fd = os.open(f"{root}/victim", os.O_RDONLY)
+    got = os.pread(fd, length, offset)
+    os.close(fd)
+    assert got == pattern("anew", offset, length), (
+        "the sectors of a file could not be written, fsync said that its data is on the disk, and "
+        "it is not: the error was lost on the way to fsync"
+    )
 
 
 def old_or_new(root, note):

@@ -108,6 +108,27 @@ def test_failed_writes_are_reported(
         filesystem.umount()
 
 
+@pytest.mark.needs_operations("write", "create", "persistence", "fsync")
+def test_failed_writes_of_content_are_reported(
+    made: Any, faulty: FaultyDisk, filesystem: Filesystem, in_guest: GuestPython
+) -> None:
+    """Only the content of one file cannot be written: an fsync that succeeds is believed."""
+    sectors = faulty.sectors_with(guest_code.tag("victim"))
+    if len(sectors) < 64:
+        pytest.skip("the filesystem does not store content as it is written")
+    filesystem.mount(faulty.path)
+    overwrite = guest_code.overwritten_while_its_sectors_fail
+    believed = in_guest(overwrite, filesystem.path, faulty.disk, sectors)
+    filesystem.umount()
+    faulty.fail([])
+    faulty.forget()
+    if filesystem.try_mount(faulty.path)[0] == 0:
+        if believed:
+            in_guest(guest_code.is_overwritten, filesystem.path)
+        in_guest(guest_code.old_or_new, filesystem.path, made)
+        filesystem.umount()
+
+
 @pytest.mark.needs_operations("write", "create", "unlink", "persistence")
 def test_synced_content_outlives_a_power_cut(
     faulty: FaultyDisk,
