@@ -282,8 +282,9 @@ def use_without_disk(root, workdir, before, lacks, lose, disk):
     `plug_in` needs.
     """
     attempt = Attempts()
-    first = next((name for name, row in before.items() if row[5] and stat.S_ISREG(row[0])), None)
-    fd = os.open(f"{root}/{first}", os.O_RDONLY) if first else -1
+    files = [f"{root}/{name}" for name, row in before.items() if row[5] and stat.S_ISREG(row[0])]
+    # The longest has the deepest map of its blocks, and that has to be read now as well.
+    fd = os.open(max(files, key=os.path.getsize), os.O_RDONLY) if files else -1
     if "write" not in lacks:
         new = os.open(f"{workdir}/open", os.O_CREAT | os.O_RDWR, 0o644)
         write_all(new, pattern("open", 0, 5000))
@@ -298,7 +299,8 @@ def use_without_disk(root, workdir, before, lacks, lose, disk):
     read_or_refused(root, before, attempt)
     attempt("statfs", os.statvfs, root)
     if fd >= 0:
-        attempt("reading an open file", os.pread, fd, 4096, 0)
+        for start in range(0, min(os.fstat(fd).st_size, 1 << 20), _PAGE):
+            attempt("reading an open file", os.pread, fd, _PAGE, start)
         os.close(fd)
     if "write" not in lacks:
         change(workdir, attempt, lacks)
