@@ -279,7 +279,7 @@ def fsck(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def checked(fsck: Path, image: Path, content: bytes) -> tuple[int, str]:
     image.write_bytes(content)
-    done = subprocess.run([fsck, image], capture_output=True, text=True, check=False, timeout=20)
+    done = subprocess.run([fsck, image], capture_output=True, text=True, check=False, timeout=120)
     assert image.read_bytes() == content, "fsck changed the volume"
     return done.returncode, done.stdout
 
