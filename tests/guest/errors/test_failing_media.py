@@ -60,6 +60,14 @@ def made(filesystem: Filesystem, in_guest: GuestPython, lacks: list[str], format
     return note
 
 
+def _sectors_of_victim(faulty: FaultyDisk) -> list[int]:
+    """Where the content of the file that will suffer is on the medium."""
+    sectors = faulty.sectors_with(guest_code.tag("victim"))
+    if len(sectors) < 64:
+        pytest.skip("the filesystem does not store content as it is written")
+    return sectors
+
+
 @pytest.mark.needs_operations("write", "create", "persistence")
 def test_unreadable_content_is_an_error(
     made: Any,
@@ -72,9 +80,7 @@ def test_unreadable_content_is_an_error(
 
     A filesystem may read what was written last before it mounts, and refuse (nilfs2 does).
     """
-    sectors = faulty.sectors_with(guest_code.tag("victim"))
-    if len(sectors) < 64:
-        pytest.skip("the filesystem does not store content as it is written")
+    sectors = _sectors_of_victim(faulty)
     middle = len(sectors) // 2
     bad = sectors[middle : middle + SECTORS_OF_4_KIB]
     faulty.fail([(sector, 1, "dead") for sector in bad])
@@ -113,9 +119,7 @@ def test_failed_writes_of_content_are_reported(
     made: Any, faulty: FaultyDisk, filesystem: Filesystem, in_guest: GuestPython
 ) -> None:
     """Only the content of one file cannot be written: an fsync that succeeds is believed."""
-    sectors = faulty.sectors_with(guest_code.tag("victim"))
-    if len(sectors) < 64:
-        pytest.skip("the filesystem does not store content as it is written")
+    sectors = _sectors_of_victim(faulty)
     filesystem.mount(faulty.path)
     overwrite = guest_code.overwritten_while_its_sectors_fail
     believed = in_guest(overwrite, filesystem.path, faulty.disk, sectors)
