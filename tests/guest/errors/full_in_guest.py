@@ -145,6 +145,59 @@ def by_small_files(root, lacks):
     return tree.settle(), before, said
 
 
+#: So many names without content fill a block of a directory; and how far behind its end a write
+#: needs blocks for the map of a file's blocks as well.
+_NAMES = 300
+_FAR = 6 * MIB
+_ROUNDS = 4
+
+
+def to_the_last_block(root, lacks):
+    """Names until no directory grows any more, then far writes with one, two, three blocks free.
+
+    Whatever is refused says ENOSPC, and takes nothing. Returns (note, free space before).
+    """
+    tree = Tree(root)
+    before = free_space(root)
+    full = {"ENOSPC", "EMLINK", "EFBIG"} if "manyfiles" in lacks else {"ENOSPC"}
+    rounds = _ROUNDS if not before["files"] or before["ffree"] >= 64 else 1
+    spare = [f"b{number}" for number in range(sum(range(rounds + 1)))]
+    for name in spare:
+        tree.create(name, min(before["block"], 4096))
+    _write_ballast(tree, before["avail"], before["ffree"] if before["files"] else 2000)
+    length = min(before["namemax"], 100)
+    for number in range(_NAMES):
+        if _try_create(tree, f"e{number}-".ljust(length, "x"), 0, full):
+            break
+    if not {"sparse", "truncate"} & set(lacks):
+        for free in range(1, rounds + 1):
+            for _ in range(free):
+                tree.unlink(spare.pop())
+            os.sync()
+            _write_far(tree, f"far{free}", full)
+    os.sync()
+    return tree.settle(), before
+
+
+def _write_far(tree, name, full):
+    """A file of one byte at the end of a hole, or refused, or cut short by it."""
+    if _try_create(tree, name, 0, full):
+        return
+    fd = os.open(tree.path(name), os.O_WRONLY)
+    try:
+        os.pwrite(fd, pattern(name, _FAR, 1), _FAR)
+    except OSError as error:
+        said = errno.errorcode.get(error.errno, str(error.errno))
+        assert said in ("ENOSPC", "EFBIG"), (
+            f"a write far behind the end of '{name}' on a nearly full volume says {said}, not "
+            "ENOSPC"
+        )
+    else:
+        tree.content(name).write(name, _FAR, 1)
+    finally:
+        os.close(fd)
+
+
 def _write_ballast(tree, size, inodes):
     """What only takes space; its content is not looked at, by_large_files does that.
 

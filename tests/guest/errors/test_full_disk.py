@@ -43,3 +43,8 @@ def test_filled_by_large_files(fillable: Scenario) -> None:
 def test_filled_by_small_files(fillable: Scenario) -> None:
     note, before, _ = fillable.run(guest_code.by_small_files, fillable.lacks)
     _emptied(fillable, note, before)
+
+
+def test_filled_to_the_last_block(fillable: Scenario) -> None:
+    note, before = fillable.run(guest_code.to_the_last_block, fillable.lacks)
+    _emptied(fillable, note, before)
