@@ -1,4 +1,7 @@
-"""Content by other ways than read and write: direct, vectored, copied by the kernel, reserved."""
+"""Content by other ways than read and write: direct, vectored, copied by the kernel, reserved.
+
+The plain ways are tested before these (test_content.py): what fails there first is easier to read.
+"""
 
 from __future__ import annotations
 
