@@ -131,9 +131,9 @@ def by_small_files(root, lacks):
     tree = Tree(root)
     before = free_space(root)
     ballast = max(0, before["avail"] - max(MIB, before["avail"] // 32))
-    _write_ballast(tree, ballast // 4096 * 4096, before["ffree"] if before["files"] else 2000)
+    _write_ballast(tree, ballast // 4096 * 4096, _free_inodes(before))
     directory, number, said = "", 0, ""
-    full = {"ENOSPC", "EMLINK", "EFBIG"} if "manyfiles" in lacks else {"ENOSPC"}
+    full = _words_for_full(lacks)
     while not said and number < _MOST_FILES:
         if number % 40 == 0 and "mkdir" not in lacks:
             said = _try_mkdir(tree, f"d{number}")
@@ -159,12 +159,12 @@ def to_the_last_block(root, lacks):
     """
     tree = Tree(root)
     before = free_space(root)
-    full = {"ENOSPC", "EMLINK", "EFBIG"} if "manyfiles" in lacks else {"ENOSPC"}
+    full = _words_for_full(lacks)
     rounds = _ROUNDS if not before["files"] or before["ffree"] >= 64 else 1
     spare = [f"b{number}" for number in range(sum(range(rounds + 1)))]
     for name in spare:
         tree.create(name, min(before["block"], 4096))
-    _write_ballast(tree, before["avail"], before["ffree"] if before["files"] else 2000)
+    _write_ballast(tree, before["avail"], _free_inodes(before))
     length = min(before["namemax"], 100)
     for number in range(_NAMES):
         if _try_create(tree, f"e{number}-".ljust(length, "x"), 0, full):
@@ -196,6 +196,16 @@ def _write_far(tree, name, full):
         tree.content(name).write(name, _FAR, 1)
     finally:
         os.close(fd)
+
+
+def _words_for_full(lacks):
+    """What a directory may say that takes no more names."""
+    return {"ENOSPC", "EMLINK", "EFBIG"} if "manyfiles" in lacks else {"ENOSPC"}
+
+
+def _free_inodes(space):
+    """Of filesystems that do not count them, more than any test here needs."""
+    return space["ffree"] if space["files"] else 2000
 
 
 def _write_ballast(tree, size, inodes):
