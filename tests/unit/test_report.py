@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from vexrun.errors import ExitCode, InfrastructureError
-from vexrun.report import FORMATS, plots, write_reports
+from vexrun.report import FORMATS, plots, summary, write_reports
 from vexrun.report import formats as formats_module
 from vexrun.report.html import to_html
 from vexrun.report.json import to_json
@@ -258,6 +258,19 @@ def test_a_pass_is_green() -> None:
 def test_a_category_in_which_nothing_ran_stands_out() -> None:
     results = load("interrupted")
     assert re.search(r"^  fsops .*<- nothing ran$", to_text(results), flags=re.MULTILINE)
+
+
+def test_a_categorys_time_has_the_work_outside_the_guest_in_it() -> None:
+    results = load("pass")
+    results.selected_categories = ["build", "static", "mount"]
+    results.durations = {"build": 10.0, "build again": 50.0, "static": 30.0, "tests: build": 9.0}
+    results.tests = [
+        TestResult(id=f"{name}/a", category=name, outcome=Outcome.PASSED, duration_s=2.0)
+        for name in results.selected_categories
+    ]
+    rows = summary.category_rows(results)
+    assert [row.duration_s for row in rows] == [62.0, 32.0, 2.0]
+    assert summary.total_row(results).duration_s == 96.0
 
 
 # ---------------------------------------------------------------- junit
