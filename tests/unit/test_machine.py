@@ -270,6 +270,18 @@ def test_how_a_guest_ended_is_one_sentence(
         assert not machine.running
 
 
+def test_a_machine_that_boots_again_has_not_ended(plan: MachinePlan) -> None:
+    with booted(replace(plan, reboots=True)) as machine:
+        for event in ("GUEST_PANICKED", "RESET"):
+            machine.monitor.execute("tell", event=event, data={"reason": "guest-reset"})
+        machine.monitor.execute("query-status")
+        assert machine.how_it_ended() is None
+        assert machine.running
+        machine.monitor.execute("tell", event="SHUTDOWN", data={"reason": "guest-shutdown"})
+        machine.monitor.execute("query-status")
+        assert machine.how_it_ended() == "the guest powered itself off"
+
+
 def test_a_refused_command_is_not_a_lost_machine(plan: MachinePlan) -> None:
     with booted(plan) as machine:
         with pytest.raises(InfrastructureError, match="'refuse-this': no such thing") as caught:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vexrun.errors import KernelDiedError, TargetLostError
+from vexrun.errors import InfrastructureError, KernelDiedError, TargetLostError
 from vexrun.events import Event, Note
 from vexrun.image.catalog import Image
 from vexrun.settings import MachineSettings
@@ -91,3 +91,20 @@ def test_a_panic_before_any_driver_is_there_is_seen_on_the_console(tmp_path: Pat
     with pytest.raises(KernelDiedError, match=r"booted for the first time: .*int3") as caught:
         snapshot.connect_or_tell(DyingMachine(), console)  # type: ignore[arg-type]
     assert "run_timer_softirq" in caught.value.evidence
+
+
+def test_roles_that_changed_something_come_with_what_failed_in_the_boot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first boot so slow that its mount timed out: the role mounted it, and was blamed alone."""
+    mount = "source_mount : Mount it, unless it is mounted"
+    result = SimpleNamespace(ok=21, changed=1, changed_tasks=[mount])
+    monkeypatch.setattr(snapshot, "run_playbook", lambda *_, **__: result)
+    line = "[  146.1] vexrun systemd[1]: Failed to mount mnt-vexfs\\x2dsrc.mount - /mnt/vexfs-src."
+    shell = SimpleNamespace(
+        config=tmp_path / "ssh_config", run=lambda *_, **__: SimpleNamespace(stdout=f"{line}\n")
+    )
+    machine: Any = SimpleNamespace(shell=shell)
+    with pytest.raises(InfrastructureError, match="they changed 1 things") as caught:
+        snapshot.prove_provisioning(machine, tmp_path, lambda _: None)
+    assert caught.value.evidence.splitlines() == [mount, f"in its boot: {line}"]

@@ -115,6 +115,7 @@ def started(image: Path, console: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def test_it_starts_by_its_own_loader(built: Path, tmp_path: Path) -> None:
     console = tmp_path / "console.log"
+    console.touch()  # QEMU opens it when it is ready
     deadline = time.monotonic() + BOOT_TIMEOUT_S
     with started(built / "vexfs-local.qcow2", console) as process:
         while "root@vexrun:~#" not in (said := console.read_text(errors="replace")):

@@ -31,6 +31,8 @@ from vexrun.vm.ssh import GuestShell, SshAddress, write_ssh_config
 
 #: QMP events after which the guest will not run any more.
 FINAL_EVENTS = frozenset({"GUEST_PANICKED", "SHUTDOWN", "RESET", "GUEST_CRASHLOADED"})
+#: The same of a machine that boots again after a reset (MachinePlan.reboots).
+_FINAL_FOR_METAL = frozenset({"SHUTDOWN"})
 #: sun_path of unix(7) less its NUL. ssh makes its socket under a name of 17 bytes more first.
 _SOCKET_PATH_BYTES = 107
 _SSH_SUFFIX_BYTES = 17
@@ -235,7 +237,8 @@ class Machine:
 
     def end_event(self) -> QmpEvent | None:
         """The first QMP event that says the guest panicked, went down or reset; else None."""
-        return next((event for event in self.events if event["event"] in FINAL_EVENTS), None)
+        final = _FINAL_FOR_METAL if self.plan.reboots else FINAL_EVENTS
+        return next((event for event in self.events if event["event"] in final), None)
 
     def how_it_ended(self) -> str | None:
         """One sentence on why the guest is not running, None while it is."""

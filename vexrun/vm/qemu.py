@@ -22,6 +22,8 @@ KERNEL_ARGUMENTS = (
     "net.ifnames=0",
     "fsck.mode=skip",
     "systemd.show_status=0",
+    # 90 s are not enough for a mount that loads modules while an emulated guest boots.
+    "systemd.default_timeout_start_sec=600",
     "no_timer_check",  # TCG timers jitter; the check panics a healthy guest under load
     "random.trust_cpu=on",
     "audit=0",

@@ -247,7 +247,8 @@ def guest_inventory(machine: Machine, group: str = "vm") -> InventoryHost:
 def prove_provisioning(machine: Machine, artifact_dir: Path, emit: Emit) -> PlaybookResult:
     """Apply the provisioning roles to the booted guest; a baked image changes nothing.
 
-    Raises InfrastructureError naming the tasks that changed something.
+    Raises InfrastructureError naming the tasks that changed something, and what of the boot failed:
+    a mount that timed out looks like a role's fault.
     """
     result = run_playbook(
         "provision.yml", [guest_inventory(machine)], artifact_dir=artifact_dir, emit=emit
@@ -257,10 +258,18 @@ def prove_provisioning(machine: Machine, artifact_dir: Path, emit: Emit) -> Play
         raise InfrastructureError(
             "The image does not hold what its roles promise: applied again in the booted guest "
             f"they changed {result.changed} things.",
-            evidence="\n".join(result.changed_tasks),
+            evidence="\n".join([*result.changed_tasks, *_boot_complaints(machine)]),
             hint="Make those tasks idempotent; a changed role makes a new image by itself.",
         )
     return result
+
+
+def _boot_complaints(machine: Machine) -> list[str]:
+    """Errors of the guest's systemd since it booted, the last ten."""
+    said = machine.shell.run(
+        "journalctl -b -p err -n 10 -o short-monotonic --no-pager -q _PID=1", timeout_s=60
+    )
+    return [f"in its boot: {line}" for line in said.stdout.splitlines()]
 
 
 def _prove_once(
