@@ -181,6 +181,30 @@ def test_checkpatch_says_nothing_of_clean_files(strictness: str, make_subject: M
     assert (check.ok, check.skipped, check.reason) == (True, False, "")
 
 
+def test_checkpatchs_remark_on_a_comparison_of_kernel_versions_is_dropped(
+    tmp_path: Path, make_subject: MakeSubject
+) -> None:
+    """Eleven of the fifteen that it made on vexfs-ref."""
+    place = Workplace(tmp_path, CANARYFS)
+    place.tree_outside.mkdir(parents=True)
+    (place.tree_outside / "a.c").write_text(
+        "#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)\n#endif\nint a = NULL == b;\n"
+    )
+    text = "Comparisons should place the constant on the right side of the test\n"
+    output = f"./a.c:1: WARNING: {text}./a.c:3: WARNING: {text}"
+    output += "total: 0 errors, 2 warnings, 3 lines checked\n"
+    job = Job("checkpatch", "perl", place, place.tree, 9)
+    check = source_checks.judge_checkpatch(Ended(job, 1, output, 1.0), make_subject())
+    assert check.findings == [f"a.c:3: warning: {text.strip()}"]
+
+
+def test_programs_beside_the_module_are_not_checked(tmp_path: Path) -> None:
+    (tmp_path / "mkfs.c").write_text("/* makes one */\n#include <stdint.h>\n# include <stdio.h>\n")
+    (tmp_path / "a.c").write_text("#include <linux/fs.h>\n")
+    (tmp_path / "a.mod.c").touch()
+    assert source_checks.c_files(tmp_path) == [tmp_path / "a.c"]
+
+
 @pytest.mark.parametrize(("output", "status"), [("Can't locate Foo.pm", 2), ("", 1), ("", 127)])
 def test_checkpatch_that_broke_is_skipped_with_the_reason(
     output: str, status: int, make_subject: MakeSubject

@@ -21,6 +21,10 @@ _COMPILED = re.compile(r"^  CC \[M\]  |^\s*\S*gcc\S* .*\.c\b", re.MULTILINE)
 _CHECKPATCH_LINE = re.compile(
     r"^(?P<path>[^:]+):(?P<line>\d+): (?P<severity>ERROR|WARNING|CHECK):(?P<text>.*)"
 )
+#: What programs begin with and no kernel code does: their style is not the kernel's.
+_OF_A_PROGRAM = re.compile(r"^[ \t]*#[ \t]*include[ \t]*<(stdio|stdlib|unistd)\.h>", re.MULTILINE)
+#: Said of `#if LINUX_VERSION_CODE >= ...` too, whose left side is in capitals as well.
+_CONSTANT_FIRST = "Comparisons should place the constant on the right side"
 #: 'total: 1 errors, 2 warnings, 300 lines checked': it looked at a file.
 _CHECKPATCH_TOTAL = re.compile(r"^total: \d+ errors?, .*lines checked", re.MULTILINE)
 
@@ -96,9 +100,10 @@ def checkpatch_job(subject: Subject, place: Workplace, scripts: Path) -> Job:
 
 
 def c_files(root: Path) -> list[Path]:
-    """The C files and headers below a directory."""
+    """The C files and headers below a directory, without those of programs."""
     found = (path for path in sorted(root.rglob("*.[ch]")) if not path.name.endswith(".mod.c"))
-    return [path for path in found if path.is_file() and not path.is_symlink()]
+    files = [path for path in found if path.is_file() and not path.is_symlink()]
+    return [path for path in files if not _OF_A_PROGRAM.search(path.read_text(errors="replace"))]
 
 
 def judge_checkpatch(ended: Ended, subject: Subject) -> Check:
@@ -107,6 +112,8 @@ def judge_checkpatch(ended: Ended, subject: Subject) -> Check:
     for line in ended.output.splitlines():
         if found := _CHECKPATCH_LINE.match(line):
             path = PurePosixPath(subject.module.dir) / found["path"].removeprefix("./")
+            if _about_a_version(found["text"], ended.job.place.tree_outside / path, found["line"]):
+                continue
             severity = found["severity"].lower()
             findings.append(f"{path}:{found['line']}: {severity}: {found['text'].strip()}")
     reason = ""
@@ -120,6 +127,14 @@ def judge_checkpatch(ended: Ended, subject: Subject) -> Check:
     if reason and subject.static.checkpatch is Strictness.NOTE:
         check.ok = check.skipped = True  # what is only listed cannot fail by not being made
     return check
+
+
+def _about_a_version(text: str, file: Path, line: str) -> bool:
+    """Whether a remark is of a comparison of kernel versions, which has no better way round."""
+    if not text.strip().startswith(_CONSTANT_FIRST) or not file.is_file():
+        return False
+    lines = file.read_text(errors="replace").splitlines()
+    return int(line) <= len(lines) and "LINUX_VERSION_CODE" in lines[int(line) - 1]
 
 
 def _looked(ended: Ended) -> bool:
