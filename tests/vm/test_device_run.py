@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from conftest import CHECKOUT, Run
 from playing_device import (
-    DISK_MIB,
     PlayedDevice,
     played_device,
     played_device_with_erst,
@@ -45,18 +44,12 @@ Arguments = Callable[..., list[str]]
 @pytest.fixture
 def on_shelf(shelf: PlayedDevice, tmp_path: Path) -> Arguments:
     """The arguments that name the device, with the token of its disk, which is blank."""
-    make_blank(shelf)
+    shelf.make_blank()
 
     def arguments(more: str = NETCONSOLE, **changed: str) -> list[str]:
         return on_device(shelf, tmp_path / "shelf.toml", more, **changed)
 
     return arguments
-
-
-def make_blank(shelf: PlayedDevice) -> None:
-    """Nothing at the ends of the disk, where whatever owns one has its signature."""
-    for place in ("count=1", f"seek={DISK_MIB - 1} count=1"):
-        shelf.run(f"dd if=/dev/zero of={DISK} bs=1M conv=fsync status=none {place}")
 
 
 def on_device(shelf: PlayedDevice, file: Path, more: str, **changed: str) -> list[str]:
@@ -116,7 +109,7 @@ def test_pstore_has_the_last_words_where_nothing_else_listens(
     (tmp_path / "machine").mkdir()
     with played_device_with_erst(suite, tmp_path / "machine", monkeypatch) as shelf:
         assert shelf.run("cat /sys/module/pstore/parameters/backend").strip() == "erst"
-        make_blank(shelf)
+        shelf.make_blank()
         arguments = on_device(shelf, tmp_path / "shelf.toml", "")
         source = canary(tmp_path, "PANIC_AT_MOUNT")
         arguments += ["--only", "build,module,mount", "--override", OVERRIDE]

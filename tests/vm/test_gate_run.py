@@ -112,6 +112,7 @@ def test_from_the_virtual_machine_to_a_device_and_on(
     assert "The seal holds." in verified.stdout
 
     with played_device(suite, tmp_path) as shelf:
+        shelf.make_blank()
         file = tmp_path / "shelf.toml"
         file.write_text(shelf.file())
         token = token_of(load_device(str(file)))
