@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from vexrun.guest import own_tests, plugin
-from vexrun.guest.payload import GuestCodeError
+from vexrun.guest.payload import IN_THE_GUEST, GuestCodeError
+from vexrun.layout import data_root
 from vexrun.subject import Subject
 
 MakeSubject = Callable[..., Subject]
@@ -119,3 +120,44 @@ def test_a_skipped_test_spoils_a_root_that_all_tests_share(
     item = end(pytest.skip.Exception("no xattr"), lacks)
     assert isinstance(item.raised, pytest.skip.Exception)
     assert item.funcargs["mounted"].spoiled is spoiled
+
+
+def failure(text: str, traceback: str = "") -> tuple[str, str]:
+    with pytest.raises(AssertionError) as caught:
+        raise GuestCodeError(text)
+    call: Any = SimpleNamespace(excinfo=caught)
+    return plugin._failure(call, traceback)
+
+
+SHORT = """\
+{place}:49: in test_module_builds
+    assert build.ok, f"the build '{{variant}}' failed"
+E   AssertionError: the build 'default' failed: super.c:11:7: error: expected ';'
+E   assert False
+E    +  where False = VariantBuild(name='default', ok=False, where='native', log='make: Ente...').ok
+"""
+
+
+def test_a_failure_is_said_once_and_without_the_insides_of_vexrun() -> None:
+    """A module that did not compile filled three screens, mostly with a dumped RunContext."""
+    place = data_root() / "tests/guest/build/test_build.py"
+    sentence = "the build 'default' failed: super.c:11:7: error: expected ';'"
+    compared = "assert False\n +  where False = VariantBuild(name='default').ok"
+    message, details = failure(f"{sentence}\n{compared}", SHORT.format(place=place))
+    assert message == sentence
+    assert details == (
+        "tests/guest/build/test_build.py:49: in test_module_builds\n"
+        "    assert build.ok, f\"the build '{variant}' failed\""
+    )
+
+
+def test_what_was_compared_is_kept_where_it_says_something() -> None:
+    assert failure("they differ\nassert 3 == 4") == ("they differ", "assert 3 == 4")
+    assert failure("assert 3 == 4\n +  where 3 = f()") == ("assert 3 == 4\n +  where 3 = f()", "")
+
+
+def test_the_guests_traceback_is_a_detail() -> None:
+    there = '  File "x_in_guest.py", line 3, in f'
+    message, details = failure(f"s4097: wrong from byte 1 on{IN_THE_GUEST}{there}", "E  s4097")
+    assert message == "s4097: wrong from byte 1 on"
+    assert details == f"in the guest:\n{there}"

@@ -26,6 +26,8 @@ _AGENT = Path(agent.__file__)
 #: -I -S: no site-packages, no environment; starting Python costs most under emulation.
 _COMMAND = f"exec python3 -I -S {_DIRECTORY}/{_AGENT.name}"
 _START_TIMEOUT_S = 300.0
+#: In a GuestCodeError, between its sentence and the guest's traceback.
+IN_THE_GUEST = "\n\nin the guest:\n"
 
 
 class GuestCodeError(AssertionError):
@@ -74,6 +76,7 @@ class GuestAgent:
         Raises GuestTimeoutError after `timeout_s`, TargetLostError when the connection is gone,
         GuestCodeError when the work failed there, or died without an answer.
         """
+        __tracebackhide__ = True
         if self._process is None or self._process.poll() is not None:
             self._start()
         assert self._process is not None and self._process.stdin is not None
@@ -87,7 +90,7 @@ class GuestAgent:
             raise GuestCodeError(f"the process in the guest ended with wait status {answer[1]}")
         if answer[0] == "error":
             _, kind, message, traceback = answer
-            raise GuestCodeError(f"{message}\n\nin the guest:\n{traceback}", kind)
+            raise GuestCodeError(f"{message}{IN_THE_GUEST}{traceback}", kind)
         return answer
 
     def _start(self) -> None:
@@ -160,6 +163,7 @@ class GuestPython:
 
         Raises GuestCodeError with the guest's exception, GuestTimeoutError, TargetLostError.
         """
+        __tracebackhide__ = True
         source = Path(inspect.getfile(function))
         self.agent.ship(source)
         answer = self.agent.ask(

@@ -11,6 +11,7 @@ import fnmatch
 import re
 import time
 from collections.abc import Generator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +19,9 @@ import pytest
 from vexrun.errors import TargetLostError
 from vexrun.guest import own_tests
 from vexrun.guest.context import Selection
-from vexrun.guest.payload import GuestCodeError
+from vexrun.guest.payload import IN_THE_GUEST, GuestCodeError
 from vexrun.guest.protocol import STOP, SessionLink
+from vexrun.layout import data_root
 from vexrun.vm.ssh import GuestTimeoutError
 
 pytest_plugins = ["vexrun.guest.fixtures"]
@@ -80,8 +82,7 @@ class Reporter:
             self._outcome, self._message = SKIPPED, _skip_reason(report)
         elif report.failed and self._outcome in (PASSED, SKIPPED):
             self._outcome = _failure_kind(call)
-            self._message = _failure_message(call)
-            self._details = report.longreprtext
+            self._message, self._details = _failure(call, report.longreprtext)
             if report.when == "teardown":
                 self._message = f"cleaning up after the test failed: {self._message}"
         return report
@@ -133,12 +134,30 @@ def _failure_kind(call: pytest.CallInfo[Any]) -> str:
     return FAILED
 
 
-def _failure_message(call: pytest.CallInfo[Any]) -> str:
+def _failure(call: pytest.CallInfo[Any], traceback: str) -> tuple[str, str]:
+    """The sentence a test failed with; and where that was, without saying it again."""
     if call.excinfo is None:
-        return ""
+        return "", traceback
     text = str(call.excinfo.value).strip() or call.excinfo.typename
-    first = text.split("\nassert ", 1)[0] if "\nassert " in text else text
-    return first[:2000]
+    text, _, in_guest = text.partition(IN_THE_GUEST)
+    message, own, values = text.partition("\nassert ")
+    shown = f"assert {values}" if own and not _SAYS_NOTHING.match(values) else ""
+    places = [_PLACE.sub(_from_the_root, line) for line in traceback.splitlines()]
+    where = "\n".join(line for line in places if not _SAID.match(line)).strip()
+    parts = (where, shown, in_guest and f"in the guest:\n{in_guest}")
+    return message[:2000], "\n".join(part for part in parts if part)
+
+
+#: pytest's lines of the exception itself.
+_SAID = re.compile(r"E( |$)")
+_PLACE = re.compile(r"^\S+\.py(?=:\d+: )")
+#: What an assertion with a sentence of its own compared: nothing that could be of use.
+_SAYS_NOTHING = re.compile(r"(not )?(False|True|None|''|\[\]|\{\})( is (not )?None)?(\n|$)")
+
+
+def _from_the_root(place: re.Match[str]) -> str:
+    path, root = Path(place[0]).resolve(), data_root().resolve()
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def _skip_reason(report: pytest.TestReport) -> str:
@@ -181,7 +200,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
         _spoil(item)
         if own_tests.identifier(item).startswith("own/"):
             raise
-        said = str(error).partition("\n\nin the guest:")[0]
+        said = str(error).partition(IN_THE_GUEST)[0]
         limits = [word for error_text, word in _LIMITS.items() if error_text in said]
         word = next(iter(limits or _REFUSED.findall(said)), "")
         if word in _lacked(item):

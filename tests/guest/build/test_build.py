@@ -7,10 +7,15 @@ import re
 import pytest
 from vexrun.guest.context import BuiltModule, RunContext
 from vexrun.guest.fixtures import run_context
+from vexrun.kbuild import GUEST_BUILD_ROOT
 from vexrun.licence import GPL_COMPATIBLE
 from vexrun.results.model import VariantBuild
 
-_ERROR = re.compile(r"\berror:|\bERROR:|undefined!|fatal error|\*\*\* ", re.IGNORECASE)
+_ERROR = re.compile(r"\berror:|\bERROR:|undefined!|fatal error", re.IGNORECASE)
+#: What make says of it, where nothing else does.
+_OF_MAKE = re.compile(r"\*\*\* ")
+#: The copy of the tree that is built: paths below it are those of the user's tree.
+_BUILD_TREE = re.compile(rf"{GUEST_BUILD_ROOT}/[^/\s]+/[^/\s]+/")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -25,9 +30,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _errors(log: str) -> str:
     """The first lines that look like errors, or else the end of the log."""
-    lines = log.splitlines()
-    errors = [line.strip() for line in lines if _ERROR.search(line)]
-    return "\n".join(errors[:6] or lines[-8:])
+    lines = _BUILD_TREE.sub("", log).splitlines()
+    for wanted in (_ERROR, _OF_MAKE):
+        if errors := [line.strip() for line in lines if wanted.search(line)]:
+            return "\n".join(errors[:6])
+    return "\n".join(lines[-8:])
 
 
 def _build(context: RunContext, name: str) -> VariantBuild:
@@ -39,7 +46,7 @@ def _build(context: RunContext, name: str) -> VariantBuild:
 
 def test_module_builds(context: RunContext, variant: str) -> None:
     build = _build(context, variant)
-    assert build.ok, f"the build '{variant}' failed:\n{_errors(build.log)}\n$ {build.command}"
+    assert build.ok, f"the build '{variant}' failed: {_errors(build.log)}\n$ {build.command}"
     assert build.sha256, f"the build '{variant}' said it worked, but left no module"
     print(f"{len(build.warnings)} compiler warnings")
 
@@ -55,8 +62,7 @@ def test_tool_builds(context: RunContext, tool: str) -> None:
 
 
 def test_second_clean_build_is_identical(context: RunContext) -> None:
-    first, second = _build(context, "default"), context.rebuild
-    assert first.ok, "the first build failed, so there is nothing to compare with"
+    first, second = _built(context), context.rebuild
     assert second is not None, "there was no second build to compare with"
     assert second.ok, f"the second build of the same source failed:\n{_errors(second.log)}"
     assert first.sha256 == second.sha256, (
@@ -66,7 +72,16 @@ def test_second_clean_build_is_identical(context: RunContext) -> None:
     )
 
 
+def _built(context: RunContext) -> VariantBuild:
+    """The default build; where it failed, test_module_builds says so and why."""
+    build = _build(context, "default")
+    if not build.ok:
+        pytest.skip("the module did not build")
+    return build
+
+
 def _module(context: RunContext) -> BuiltModule:
+    _built(context)
     assert context.module is not None, "there is no built module"
     return context.module
 
