@@ -25,11 +25,14 @@ _COUNTS = (
 #: Only capitals: 'test_failed_mount ... ok' and 'fails with EIO: ok' are names and sentences.
 _WORDS = re.compile(r"\b(?:FAIL|FAILED|FAILURE|FAILURES)\b(?![-_/])|^\s*[\u2717\u2718\u274c]")
 #: A line that is nothing but the claim: 'Failed!', 'Failed, blocks are lost', 'Test 3 failed.',
-#: and what cmp(1) and md5sum(1) print. 'Failed to open x' may be what a tool said as it should.
+#: and what cmp(1), diff(1) and md5sum(1) print. What a tool said may be as it should:
+#: 'Failed to open x'.
 _CLAIMS = re.compile(
     r"^\W*(?:error\W+)?failed\s*(?:[,!]|:(?!\s*(?:none|no)\b)|\.*$)|"
     r"^\W*(?:tests?|checks?|verification)\b.*\bfailed[.!]*$|"
     r"^\S+ \S+ differ: (?:byte|char) \d+, line \d+$|^cmp: EOF on |"
+    r"^(?:binary )?files .+ and .+ differ$|^only in .+: (?!lost\+found$)|"
+    r"^@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@|"
     r"\bcomputed checksums? did NOT match$",
     re.IGNORECASE,
 )

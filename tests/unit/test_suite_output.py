@@ -54,6 +54,10 @@ SAYS_FAILURE = [
     "Verification of /mnt/x failed.",
     "/mnt/a /mnt/b differ: byte 4097, line 12",
     "/mnt/a /mnt/b differ: char 1, line 1",
+    "Files /usr/share/common-licenses/GPL-3 and /mnt/vexrun/GPL-3 differ",
+    "Binary files a.bin and /mnt/vexrun/a.bin differ",
+    "Only in /usr/share/common-licenses: Apache-2.0",
+    "@@ -1,3 +1,2 @@",
     "cmp: EOF on /mnt/b after byte 4096, line 9",
     "sha256sum: WARNING: 1 computed checksum did NOT match",
 ]
@@ -79,6 +83,7 @@ SAYS_NO_FAILURE = [
     "Test that a bad mount failed: ok",
     "checking what failed before",
     "the files differ, as they should",
+    "Only in /mnt/vexrun: lost+found",
     "all tests passed",
     "",
 ]
