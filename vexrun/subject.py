@@ -56,9 +56,9 @@ KNOWN_OPERATIONS: dict[str, str] = {
     "persistence": "content that survives umount (nodev filesystems)",
     "longnames": "file names of 200 bytes or more",
     "casesensitive": "names that differ only in case",
-    "largefile": "files of several MiB",
+    "largefile": "files of 6 MiB and more",
     "inodes": "unique inode numbers",
-    "manyfiles": "hundreds of files in one directory",
+    "manyfiles": "900 files in one directory",
     "mountedcheck": "a mkfs that refuses a mounted device",
 }
 

@@ -249,10 +249,7 @@ def test_a_source_that_is_no_directory(tmp_path: Path) -> None:
 
 
 def test_a_block_filesystem_of_unknown_kind_has_its_mkfs_marked(tree: Path) -> None:
-    text = FILESYSTEM_C.replace(
-        "kill_litter_super", "kill_block_super,\n.fs_flags = FS_REQUIRES_DEV"
-    )
-    (tree / "demo.c").write_text(text)
+    (tree / "demo.c").write_text(OF_A_DISK)
     ended = init(tree)
     assert ended.exit_code == 0
     assert "missing: filesystem.mkfs" in ended.output
@@ -263,6 +260,70 @@ def test_a_block_filesystem_of_unknown_kind_has_its_mkfs_marked(tree: Path) -> N
     path = tree / "vexrun.toml"
     path.write_text(path.read_text().replace('# mkfs = "{tools}/mkfs {device}"', 'mkfs = "true"'))
     assert load_subject(path).filesystem.mkfs == "true"
+
+
+OF_A_DISK = FILESYSTEM_C.replace(
+    "kill_litter_super", "kill_block_super,\n.fs_flags = FS_REQUIRES_DEV"
+)
+SCRIPT = "#!/usr/bin/env python3\n"
+PROGRAM = "int main(int argc, char **argv) { return 0; }\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "mkfs", "build"),
+    [
+        ({"mkfs.demo.py": SCRIPT}, "mkfs.demo", "install -m 755 mkfs.demo.py {out}"),
+        ({"tools/mkfs.demo": SCRIPT}, "mkfs.demo", "install -m 755 tools/mkfs.demo {out}"),
+        ({"mkdemo.c": PROGRAM}, "mkdemo", "cc -O2 -o {out} mkdemo.c"),
+        (
+            {"mkfs.sh": SCRIPT, "mkfs_demo.c": PROGRAM},
+            "mkfs_demo",
+            "cc -O2 -o {out} mkfs_demo.c",
+        ),
+    ],
+)
+def test_a_mkfs_is_found_by_its_name(
+    tree: Path, files: dict[str, str], mkfs: str, build: str
+) -> None:
+    (tree / "demo.c").write_text(OF_A_DISK)
+    for name, text in files.items():
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).write_text(text)
+    subject = written(tree)
+    assert subject.filesystem.mkfs == f"{{tools}}/{mkfs} {{device}}"
+    assert [tool.build for tool in subject.tools if tool.name == mkfs] == [build]
+
+
+@pytest.mark.parametrize("name", ["mkother.c", "make_tables.c", "mkfs.txt", "mkfs.py"])
+def test_what_is_no_mkfs_is_not_taken_for_one(tree: Path, name: str) -> None:
+    """Of another name, or without a first line that names an interpreter."""
+    (tree / "demo.c").write_text(OF_A_DISK)
+    (tree / name).write_text(PROGRAM)
+    assert "missing: filesystem.mkfs" in init(tree).output
+
+
+@pytest.mark.parametrize(
+    ("source", "lacks"),
+    [
+        ("sb->s_maxbytes = 1024 * 4096;", True),
+        ("#define DEMO_MAX (64 << 20)\nsb->s_maxbytes = (loff_t)DEMO_MAX;", True),
+        ("sb->s_maxbytes = MAX_LFS_FILESIZE;", False),
+        ("sb->s_maxbytes = 1ULL << 31;", False),
+    ],
+)
+def test_small_largest_files_are_seen(tree: Path, source: str, lacks: bool) -> None:
+    (tree / "demo.c").write_text(
+        f"{CREATED}{FILESYSTEM_C}int f(struct super_block *sb)\n{{\n{source}\n}}\n"
+    )
+    assert ("largefile" in written(tree).filesystem.lacks) == lacks
+
+
+def test_of_a_filesystem_that_is_only_read_nothing_else_is_lacking(tree: Path) -> None:
+    """Its links are read like its files."""
+    (tree / "demo.c").write_text(
+        f"{LOOKED_UP}void f(void) {{ inode->i_fop = &generic_ro_fops; }}\n{FILESYSTEM_C}"
+    )
+    assert written(tree).filesystem.lacks == ["write"]
 
 
 def test_a_module_that_registers_nothing_has_its_type_marked(tree: Path) -> None:

@@ -177,8 +177,10 @@ class _Writer:
         return None
 
     def _own_program(self, kind: str) -> Program | None:
-        """The tree's own C program, by its name; the one that names the type goes first."""
-        wanted = re.compile(r"fsck" if kind == "fsck" else r"mkfs|mk\w*fs")
+        """The tree's own program, by its name; the one that names the type goes first."""
+        ours = "|".join(map(re.escape, {self.own_type, self.module.name}))
+        made = rf"mkfs|mk\w*fs|^(mk|make|format)[._-]?(fs[._-]?)?({ours})"
+        wanted = re.compile(r"fsck" if kind == "fsck" else made)
         fitting = [
             each
             for each in self.survey.programs
@@ -189,6 +191,7 @@ class _Writer:
             key=lambda each: (
                 self.own_type not in each.name,
                 self.module.name not in each.name,
+                each.script,  # it may only call the program
                 len(each.source.parts),
                 each.name,
             ),
@@ -208,7 +211,9 @@ class _Writer:
 
     def _add_tool(self, program: Program, kind: str) -> str:
         name = f"{kind}.{self.own_type}" if program.name in (kind, "main", "mkfs") else program.name
-        if program.target is not None:
+        if program.script:
+            build = f"install -m 755 {shlex.quote(str(program.source))} {{out}}"
+        elif program.target is not None:
             directory = program.source.parent
             build = (
                 f"make -C {directory} {program.target} && cp {directory / program.target} {{out}}"
@@ -358,13 +363,15 @@ class _Writer:
             )
             self.missing(
                 "filesystem.mkfs",
-                f'what formats {{device}}? No mkfs was found{reason}. "true" if it formats itself.',
+                f"what formats {{device}}? No mkfs was found{reason}. "
+                '"true" only for a filesystem that a mount makes on a disk full of noise.',
                 '"{tools}/mkfs {device}"',
             )
             return
         command, source, usual = mkfs
         if usual:
-            self.doubt("filesystem.mkfs", "the call is the usual one; check its options.")
+            made_of = ", and what the content is made of" if "write" in self.chosen.lacks else ""
+            self.doubt("filesystem.mkfs", f"the call is the usual one; check its options{made_of}.")
         self.add(f"mkfs = {_text(command)}", source)
         self.found(f"mkfs: {command}", source)
 

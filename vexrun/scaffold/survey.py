@@ -75,7 +75,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Program:
-    """A userspace program in C, such as mkfs; `target` is the make target that builds it."""
+    """A userspace program, such as mkfs; `target` is the make target that builds it."""
 
     name: str
     source: Path
@@ -85,6 +85,7 @@ class Program:
     libraries: tuple[str, ...] = ()
     read_only: bool = False  # nothing in it opens for writing
     takes_n: bool = False  # the option -n, by which fsck programs change nothing
+    script: bool = False  # there is nothing to build: it has an interpreter
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def survey_tree(root: Path) -> Survey:
     return Survey(
         root=root,
         modules=facts,
-        programs=list(_programs(root, files, sources, kernel_side)),
+        programs=[*_programs(root, files, sources, kernel_side), *_scripts(root, files)],
         crates=list(_crates(root, files)),
         required=[
             name for name in ("Kbuild", "Makefile", "LICENSE", "COPYING") if Path(name) in files
@@ -337,6 +338,8 @@ def _facts(root: Path, module: Module, files: dict[Path, CFile]) -> ModuleFacts:
     facts.ioctl_on = _ioctl_on(own, constants)
     if facts.types:
         facts.lacks = _lacked(own)
+        if (limit := _file_limit(own, constants)) is not None:
+            facts.lacks["largefile"] = limit
         facts.operations_seen = any(
             "lookup" in each.fields
             for file in own
@@ -454,8 +457,28 @@ def _lacked(own: list[CFile]) -> dict[str, str]:
     )
     missing_in("super_operations", lambda _: True, {"statfs": "statfs"})
     if "create" in lacked and (how := _never_writes(own)):
+        # That says it all of what would be written; links that are there are read all the same.
+        for word in (*_DIRECTORY_OPERATIONS.values(), "fsync"):
+            lacked.pop(word, None)
         lacked["write"] = how
     return lacked
+
+
+#: Tests of large files write up to there, and expect it to work.
+_LARGE_FILES_END = 201 << 20
+
+
+def _file_limit(own: list[CFile], constants: Constants) -> str | None:
+    """How it shows that files cannot be as large as tests of large files make them."""
+    for file in own:
+        for match, place in file.finditer(r"\bs_maxbytes\s*=\s*([^;=]+);"):
+            expression = re.sub(
+                r"\(\s*(?:loff_t|u64|__u64|(?:unsigned )?long long)\s*\)", "", match[1]
+            )
+            limit = constants.number(expression)
+            if limit is not None and limit <= _LARGE_FILES_END:
+                return f"s_maxbytes is {limit} ({place})"
+    return None
 
 
 def _never_writes(own: list[CFile]) -> str:
@@ -478,17 +501,14 @@ def _never_writes(own: list[CFile]) -> str:
 def _programs(
     root: Path, files: list[Path], sources: dict[Path, CFile], kernel_side: set[Path]
 ) -> Iterator[Program]:
-    """mkfs and fsck programs: C files with such a name and a `main`."""
+    """mkfs and fsck programs: C files with a name that may be one's, and a `main`."""
     make_files = {
         path.parent: Makefile.read(root, path, {"KERNELRELEASE": ""})
         for path in files
         if path.name == "Makefile"
     }
     for path, file in sorted(sources.items()):
-        wanted = re.search(r"mkfs|fsck|mk\w*fs", path.stem) or path.parent.name in (
-            "mkfs",
-            "fsck",
-        )
+        wanted = _PROGRAM_NAME.search(path.stem) or path.parent.name in ("mkfs", "fsck")
         if path in kernel_side or path.suffix != ".c" or not wanted:
             continue
         main = re.search(r"^(?:static\s+)?(?:int|void)?\s*main\s*\(", file.code, re.MULTILINE)
@@ -517,6 +537,24 @@ def _programs(
             ),
             takes_n="n" in options,
         )
+
+
+#: `mkledger.c` is one's only of a filesystem of that name: whoever knows its type decides.
+_PROGRAM_NAME = re.compile(r"mkfs|fsck|mk\w*fs|^(mk|make|format)")
+
+
+def _scripts(root: Path, files: list[Path]) -> Iterator[Program]:
+    """mkfs and fsck programs that are scripts: `mkfs.demo.py`, with an interpreter."""
+    for path in files:
+        if path.suffix not in ("", ".py", ".sh", ".pl") and not path.name.startswith("mkfs."):
+            continue
+        if not _PROGRAM_NAME.search(path.name) or _ASIDE.search(str(path)):
+            continue
+        with (root / path).open("rb") as stream:
+            if stream.read(2) != b"#!":
+                continue
+        stem = path.stem if path.suffix in (".py", ".sh", ".pl") else path.name
+        yield Program(stem, path, None, Place(path, 1), script=True)
 
 
 _LIBRARIES = {"<uuid/uuid.h>": "uuid", "<math.h>": "m", "<zlib.h>": "z", "<pthread.h>": "pthread"}
