@@ -16,6 +16,13 @@ from tree_in_guest import remove, verify
 LIVE, REMOUNTED = "live", "remounted"
 
 
+def refusal(error: GuestCodeError) -> str:
+    """What the filesystem cleanly refuses to offer (`optional`); any other error is raised."""
+    if error.kind != "Refused":
+        raise error
+    return str(error).splitlines()[0].removeprefix("Refused: ")
+
+
 class Scenario:
     """A tree made in the guest, and how it is proven to be there."""
 
@@ -64,11 +71,10 @@ class Scenario:
         try:
             return self.in_guest(scenario, self.workdir, *arguments)
         except GuestCodeError as error:
-            if error.kind != "Refused":
-                raise
+            reason = refusal(error)
             if self.workdir != self.mounted.path:
                 self.in_guest(remove, self.workdir)
-            pytest.skip(str(error).splitlines()[0].removeprefix("Refused: "))
+            pytest.skip(reason)
 
     def cool(self, *, fsck: bool = False) -> None:
         """Forget what is cached: remount, or at least drop caches where content cannot stay."""

@@ -6,13 +6,16 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 GUEST = Path(__file__).parents[1] / "guest"
-MODULES = ("access_in_guest", "directories_in_guest", "names_in_guest", "metadata_in_guest")
+MODULES = (
+    *("access_in_guest", "directories_in_guest", "names_in_guest", "metadata_in_guest"),
+    *("content_in_guest", "space_in_guest"),
+)
 
 
 class GuestCode:
@@ -52,6 +55,11 @@ def guest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[GuestCode
 
 SCENARIOS = [
     pytest.param(("access", "direct", []), "", id="direct"),
+    pytest.param(("content", "in_pieces", 400), "", id="pieces"),
+    pytest.param(("directories", "many_directories", 300), "", id="subdirectories"),
+    pytest.param(("directories", "many_links", 300), "", id="links"),
+    pytest.param(("directories", "up_to_its_limit", 300), "", id="limit"),
+    pytest.param(("metadata", "finely_timed"), "check_fine_times", id="finely-timed"),
     pytest.param(("access", "vectored"), "", id="vectored"),
     pytest.param(("access", "copied_by_the_kernel"), "", id="copied"),
     pytest.param(("access", "sought", []), "check_holes", id="sought"),
@@ -278,3 +286,94 @@ def test_operation_without_a_method_is_named(guest: GuestCode) -> None:
     said = r'ENODEV.*add "mmap" to filesystem\.lacks'
     with pytest.raises(AssertionError, match=said), offers("mmap", "a shared mapping", 19):
         raise OSError(19, "No such device")
+
+
+def _later(name: str, changed: Callable[[int], int]) -> Callable[[str], Any]:
+    """os.lstat with one of its times as the disk would have it after a remount."""
+    real = os.lstat
+
+    def lstat(path: str) -> Any:
+        status = real(path)
+        values = {each: getattr(status, each) for each in dir(status) if each.startswith("st_")}
+        return SimpleNamespace(**{**values, name: changed(values[name])})
+
+    return lstat
+
+
+@pytest.mark.parametrize(
+    ("changed", "right"),
+    [
+        (lambda ns: ns // 10**9 * 10**9, True),  # whole seconds
+        (lambda ns: ns // 10**7 * 10**7, True),  # exfat's hundredths
+        (lambda ns: ns // 10**9 * 10**9 + 111_222_333, False),  # of another time
+        (lambda ns: ns + 10**9, False),
+    ],
+)
+def test_nanoseconds_of_another_time(
+    guest: GuestCode,
+    monkeypatch: pytest.MonkeyPatch,
+    changed: Callable[[int], int],
+    right: bool,
+) -> None:
+    code = guest.module("metadata")
+    _, wanted = code.finely_timed(guest.root)
+    monkeypatch.setattr(os, "lstat", _later("st_mtime_ns", changed))
+    if right:
+        code.check_fine_times(guest.root, wanted)
+        return
+    with pytest.raises(AssertionError, match="had the modification time"):
+        code.check_fine_times(guest.root, wanted)
+
+
+def test_directory_that_takes_a_name_and_does_not_list_it(
+    guest: GuestCode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory of 128 files that lists 127 (found by an outsider)."""
+    real, opened = os.open, [0]
+
+    def limited(path: str, flags: int, *mode: int) -> int:
+        if flags & os.O_CREAT:
+            opened[0] += 1
+            if opened[0] > 128:
+                raise OSError(28, "No space left on device")
+        return real(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", limited)
+    tree = guest.module("tree")
+    note = guest.module("directories").up_to_its_limit(guest.root, 300)
+    assert len(note["names"]) == 128
+    Path(guest.root, "f0127").unlink()
+    with pytest.raises(AssertionError, match="f0127"):
+        tree.verify(guest.root, note)
+
+
+def test_replaced_directories_that_keep_their_blocks(
+    guest: GuestCode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = guest.module("space")
+    taken = [0]
+
+    def renamed(old: str, new: str) -> None:
+        taken[0] += 4096
+        Path(old).rmdir()
+
+    def free(_: str) -> dict[str, int]:
+        return {"free": 10**8 - taken[0], "files": 0, "ffree": 0, "block": 4096}
+
+    monkeypatch.setattr(os, "rename", renamed)
+    monkeypatch.setattr(code, "free_space", free)
+    monkeypatch.setattr(code, "returned_space", lambda path, *_: free(path))
+    rounds = code.cycle_of_replaced_directories(guest.root, 4, 12)
+    assert rounds[0]["free"] - rounds[-1]["free"] == 36 * 4096
+
+
+def test_a_filesystem_that_replaces_no_directory_is_a_skip(
+    guest: GuestCode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: str) -> None:
+        raise OSError(39, "Directory not empty")
+
+    monkeypatch.setattr(os, "rename", refuse)
+    code = guest.module("space")
+    with pytest.raises(guest.module("tree").Refused, match="over an empty one"):
+        code.cycle_of_replaced_directories(guest.root, 4, 12)

@@ -12,6 +12,7 @@ from tree_in_guest import (
     Refused,
     Tree,
     check_content,
+    known,
     offers,
     optional,
     pattern,
@@ -163,6 +164,34 @@ def holes(root, offsets):
     # Fill one hole: its neighbours stay holes.
     tree.write("holes", offsets[0] + 4096, 512)
     return tree.settle()
+
+
+def in_pieces(root, wanted):
+    """Every second block of a file: no two of them are neighbours on the disk of a block map."""
+    tree = Tree(root)
+    tree.create("pieces")
+    count = room(root, wanted * 2 * _PIECE) // (2 * _PIECE)
+    label = tree.fresh_label("pieces")
+    fd = os.open(tree.path("pieces"), os.O_WRONLY)
+    for number in range(count):
+        offset = number * 2 * _PIECE
+        with offers("sparse", "writing beyond the end of a file"):
+            write_all(fd, pattern(label, offset, _PIECE), offset)
+        tree.content("pieces").write(label, offset, _PIECE)
+    os.close(fd)
+    return tree.settle()
+
+
+def between_the_pieces(root, note):
+    """From a cold cache: the blocks between them, from the end to the beginning."""
+    tree = known(root, note)
+    size = tree.content("pieces").size
+    for offset in range(size - 2 * _PIECE, 0, -8 * _PIECE):
+        tree.write("pieces", offset, _PIECE)
+    return tree.settle()
+
+
+_PIECE = 4096
 
 
 def up_to_the_largest_size(root, most, lacks):

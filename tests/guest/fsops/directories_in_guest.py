@@ -53,17 +53,67 @@ def nested(root, depth):
     return tree.settle()
 
 
-def many_directories(root, count):
+def many_directories(root, wanted):
+    """As many subdirectories as there may be, up to `wanted`; then some of them go."""
     tree = Tree(root)
     tree.mkdir("many")
+    count = how_many(root, wanted)
     for number in range(count):
-        tree.mkdir(f"many/d{number}")
+        try:
+            tree.mkdir(f"many/d{number}")
+        except OSError as error:
+            if error.errno != errno.EMLINK:
+                raise
+            count = number
+            break
         if number % 7 == 0:
             tree.create(f"many/d{number}/f", 100 + number)
     for number in range(1, count, 4):
         if number % 7:
             tree.rmdir(f"many/d{number}")
     return tree.settle()
+
+
+def many_links(root, wanted):
+    """As many names of one file as there may be, up to `wanted`; then some of them go."""
+    tree = Tree(root)
+    tree.create("n0", 3000)
+    for number in range(1, wanted):
+        try:
+            tree.link("n0", f"n{number}")
+        except OSError as error:
+            if error.errno != errno.EMLINK:
+                raise
+            break
+    for name in sorted(tree.names)[::5]:
+        tree.unlink(name)
+    return tree.settle()
+
+
+def up_to_its_limit(root, most):
+    """Files in one directory until it takes no more, up to `most`; each name is there."""
+    tree = Tree(root)
+    try:
+        for number in range(most):
+            tree.create(f"f{number:04d}", number % 2 * 100)
+    except OSError as error:
+        said = errno.errorcode.get(error.errno)
+        full = ("ENOSPC", "EMLINK", "EFBIG", "EDQUOT")
+        assert said in full, f"creating file {number + 1} of a directory says {said}"
+        tree.names.pop(f"f{number:04d}", None)
+    return tree.settle(content=False)
+
+
+def emptied_and_filled_again(root, note):
+    """From a cold cache: all go, and as many come."""
+    tree = known(root, note)
+    names = sorted(tree.names)
+    for name in names:
+        tree.unlink(name)
+    verify(root, tree.note())
+    for name in names:
+        tree.create(f"again-{name}", 10)
+    return tree.settle(content=False)
 
 
 def crowded(root, directory, wanted):

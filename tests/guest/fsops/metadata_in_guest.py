@@ -157,6 +157,48 @@ def timed(root):
     return tree.settle(), wanted
 
 
+def finely_timed(root):
+    """Modification times with nanoseconds, and access times with others, as stat shows them."""
+    tree, wanted = Tree(root), {}
+    for number, fine in enumerate((123_456_789, 1000, 999_999_999)):
+        name = f"n{number}"
+        tree.create(name, 10)
+        with optional("setting times"):
+            os.utime(tree.path(name), ns=(1_500_000_000_111_222_333, 1_600_000_000 * _S + fine))
+        wanted[name] = os.lstat(tree.path(name)).st_mtime_ns
+    return tree.settle(), wanted
+
+
+_S = 10**9
+#: What times are counted in, in nanoseconds; a filesystem may show less than it was told to keep.
+_STEPS = (1, 100, 1000, 10**6, 10**7, _S, 2 * _S)
+
+
+def check_fine_times(root, wanted):
+    for name, was in wanted.items():
+        got = os.lstat(f"{root}/{name}").st_mtime_ns
+        assert got in {was - was % step for step in _STEPS}, (
+            f"'{name}' had the modification time {was} ns and has {got} ns; if times are not "
+            'kept on purpose, add "timestamps" to filesystem.lacks'
+        )
+
+
+def timed_far_away(root):
+    """Times before 1970 and after 2038 and 2106, as stat shows them."""
+    tree, shown = Tree(root), {}
+    for when in (-86_400, 2**31 + 10, 2**32 + 10):
+        name = f"t{when}"
+        tree.create(name, 10)
+        with optional("setting times"):
+            os.utime(tree.path(name), (when, when))
+        shown[name] = int(os.lstat(tree.path(name)).st_mtime)
+    return tree.settle(), shown
+
+
+def times_now(root, names):
+    return {name: int(os.lstat(f"{root}/{name}").st_mtime) for name in names}
+
+
 def timed_directory(root):
     """What changes a directory's names without moving its modification time on, and the note."""
     tree, left = Tree(root), []

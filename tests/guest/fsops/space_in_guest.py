@@ -1,8 +1,17 @@
 """Space that is taken and comes back. Runs in the guest."""
 
+import errno
 import os
 
-from tree_in_guest import free_space, pattern, remove, returned_space, sync_twice, write_all
+from tree_in_guest import (
+    free_space,
+    optional,
+    pattern,
+    remove,
+    returned_space,
+    sync_twice,
+    write_all,
+)
 
 #: A directory may keep a block or two it grew by; a leak of a block a file is far beyond that.
 SLACK_BLOCKS = 4
@@ -87,6 +96,26 @@ def cycle_of_replacements(root, rounds, count, size):
         _record(after, root)
     os.unlink(f"{root}/kept")
     return after
+
+
+def cycle_of_replaced_directories(root, rounds, count):
+    """Rename a directory over an empty one: the replaced ones' space comes back."""
+    os.path.isdir(root) or os.mkdir(root)
+    after = []
+    for _ in range(rounds):
+        for _ in range(count):
+            os.path.isdir(f"{root}/kept") or os.mkdir(f"{root}/kept")
+            os.mkdir(f"{root}/new")
+            with optional("renaming a directory over an empty one", *_NOT_OVER_A_DIRECTORY):
+                os.rename(f"{root}/new", f"{root}/kept")
+        os.sync()
+        _record(after, root)
+    os.rmdir(f"{root}/kept")
+    return after
+
+
+#: Of filesystems that replace no directory.
+_NOT_OVER_A_DIRECTORY = (errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR)
 
 
 def cycle_of_truncates(root, rounds, size):

@@ -35,6 +35,29 @@ def test_many_subdirectories(survives: Scenario) -> None:
     survives(guest_code.many_directories, 40, fsck=True)
 
 
+@pytest.mark.needs_operations("mkdir", "manyfiles")
+def test_hundreds_of_subdirectories(survives: Scenario) -> None:
+    """More than a link count of one byte can tell."""
+    survives(guest_code.many_directories, 300, fsck=True)
+
+
+@pytest.mark.needs_operations("hardlink", "manyfiles")
+def test_hundreds_of_links(survives: Scenario) -> None:
+    survives(guest_code.many_links, 300, fsck=True)
+
+
+def test_directory_up_to_its_limit(survives: Scenario) -> None:
+    """Where directories take less, all of it can be used."""
+    if "manyfiles" not in survives.lacks:
+        pytest.skip("crowded directories have tests of their own")
+    note = survives.run(guest_code.up_to_its_limit, 300)
+    survives.cool(fsck=True)
+    survives.verify(note)
+    note = survives.run(guest_code.emptied_and_filled_again, note)
+    survives.cool(fsck=True)
+    survives.verify(note, cleanup=True)
+
+
 @pytest.mark.needs_operations("manyfiles")
 @pytest.mark.parametrize("where", WHERE)
 def test_crowded_thinned_and_refilled_directory(survives: Scenario, where: str) -> None:

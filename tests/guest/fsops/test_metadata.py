@@ -43,6 +43,26 @@ def test_modification_times(survives: Scenario) -> None:
     survives(guest_code.timed, also=guest_code.check_times)
 
 
+@pytest.mark.needs_operations("timestamps")
+def test_modification_times_to_the_nanosecond(survives: Scenario) -> None:
+    survives(guest_code.finely_timed, also=guest_code.check_fine_times)
+
+
+@pytest.mark.needs_operations("timestamps", "persistence")
+def test_far_modification_times(survives: Scenario, note: Callable[[str], None]) -> None:
+    """A format that has no room for them says so by s_time_min and s_time_max; else a note."""
+    made, shown = survives.run(guest_code.timed_far_away)
+    survives.cool()
+    now = survives.in_guest(guest_code.times_now, survives.workdir, list(shown))
+    for name, was in shown.items():
+        if now[name] // 2 != was // 2:  # some count in twos
+            note(
+                f"A modification time of {was} s since 1970 is {now[name]} s after a remount: "
+                "does the superblock say which times can be kept (s_time_min, s_time_max)?"
+            )
+    survives.verify(made, cleanup=True)
+
+
 @pytest.mark.needs_operations("timestamps", "mkdir", "unlink")
 def test_modification_times_of_directories(survives: Scenario, note: Callable[[str], None]) -> None:
     """POSIX has every change of the names move it on; where it stays, nothing is lost: a note."""
