@@ -59,6 +59,17 @@ class Scenario:
             self.in_guest(also, self.workdir, extra)
         self.verify(note, cleanup=True)
 
+    def in_two_steps(
+        self, scenario: Callable[..., Any], *arguments: Any, then: Callable[..., Any]
+    ) -> None:
+        """As a call; before the end `then(workdir, note)` changes it all, from a cold cache."""
+        note = self.run(scenario, *arguments)
+        self.cool(fsck=True)
+        self.verify(note)
+        note = self.run(then, note)
+        self.cool(fsck=True)
+        self.verify(note, cleanup=True)
+
     def telling(self, scenario: Callable[..., Any], *arguments: Any) -> list[Any]:
         """As a call, for a scenario that returns more than its note: that is returned."""
         made, *told = self.run(scenario, *arguments)

@@ -92,12 +92,7 @@ def test_holes_read_as_zeros(survives: Scenario, offsets: list[int]) -> None:
 @pytest.mark.needs_operations("sparse")
 def test_file_of_four_hundred_pieces(survives: Scenario) -> None:
     """As many extents, where there are extents: more than one block has room for."""
-    note = survives.run(guest_code.in_pieces, 400)
-    survives.cool(fsck=True)
-    survives.verify(note)
-    note = survives.run(guest_code.between_the_pieces, note)
-    survives.cool(fsck=True)
-    survives.verify(note, cleanup=True)
+    survives.in_two_steps(guest_code.in_pieces, 400, then=guest_code.between_the_pieces)
 
 
 @pytest.mark.needs_operations("sparse", "largefile")

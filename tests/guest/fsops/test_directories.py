@@ -50,12 +50,7 @@ def test_directory_up_to_its_limit(survives: Scenario) -> None:
     """Where directories take less, all of it can be used."""
     if "manyfiles" not in survives.lacks:
         pytest.skip("crowded directories have tests of their own")
-    note = survives.run(guest_code.up_to_its_limit, 300)
-    survives.cool(fsck=True)
-    survives.verify(note)
-    note = survives.run(guest_code.emptied_and_filled_again, note)
-    survives.cool(fsck=True)
-    survives.verify(note, cleanup=True)
+    survives.in_two_steps(guest_code.up_to_its_limit, 300, then=guest_code.emptied_and_filled_again)
 
 
 @pytest.mark.needs_operations("manyfiles")
