@@ -377,3 +377,17 @@ def test_a_filesystem_that_replaces_no_directory_is_a_skip(
     code = guest.module("space")
     with pytest.raises(guest.module("tree").Refused, match="over an empty one"):
         code.cycle_of_replaced_directories(guest.root, 4, 12)
+
+
+@pytest.mark.parametrize(("now", "right"), [(66_536, True), (65_534, True), (1000, False)])
+def test_owner_that_is_cut_to_16_bits(
+    guest: GuestCode, monkeypatch: pytest.MonkeyPatch, now: int, right: bool
+) -> None:
+    status = SimpleNamespace(st_uid=now, st_gid=65_578)
+    monkeypatch.setattr(os, "lstat", lambda _: status)
+    code = guest.module("metadata")
+    if right:
+        assert code.large_ids(guest.root) == (now, 65_578)
+        return
+    with pytest.raises(AssertionError, match="given to the id 66536 and belongs to 1000"):
+        code.large_ids(guest.root)

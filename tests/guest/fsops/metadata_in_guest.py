@@ -136,6 +136,31 @@ def check_owners(root, wanted):
         )
 
 
+#: Beyond 16 bits; cut to them they are ids of ordinary users, and 65536 would be root.
+_LARGE = 65_536 + 1000, 65_536 + 42
+#: What the kernel puts where an id has no room (fs_high2lowuid).
+_NOBODY = 65_534
+
+
+def owned_by_large_ids(root):
+    tree = Tree(root)
+    tree.create("far", 10)
+    with optional("chown", errno.EOVERFLOW):
+        os.chown(tree.path("far"), *_LARGE)
+    return tree.settle()
+
+
+def large_ids(root):
+    """What there is of them after a remount; nobody's is a format without room for them."""
+    status = os.lstat(f"{root}/far")
+    for was, now in zip(_LARGE, (status.st_uid, status.st_gid), strict=True):
+        assert now in (was, _NOBODY), (
+            f"a file was given to the id {was} and belongs to {now} after a remount, to somebody "
+            "else: ids that do not fit have to be refused, or become 65534 (fs_high2lowuid)"
+        )
+    return status.st_uid, status.st_gid
+
+
 def timed(root):
     """Modification times: whole even seconds, because some filesystems count in twos."""
     tree = Tree(root)

@@ -38,6 +38,16 @@ def test_owners(survives: Scenario) -> None:
     survives(guest_code.owned, also=guest_code.check_owners)
 
 
+@pytest.mark.needs_operations("chown", "persistence")
+def test_owners_beyond_16_bits(survives: Scenario, note: Callable[[str], None]) -> None:
+    made = survives.run(guest_code.owned_by_large_ids)
+    survives.cool()
+    now = survives.in_guest(guest_code.large_ids, survives.workdir)
+    if 65_534 in now:
+        note("Owners beyond 65535 become nobody (65534): the format has 16 bits for them.")
+    survives.verify(made, cleanup=True)
+
+
 @pytest.mark.needs_operations("timestamps")
 def test_modification_times(survives: Scenario) -> None:
     survives(guest_code.timed, also=guest_code.check_times)
