@@ -57,7 +57,6 @@ SCENARIOS = [
     pytest.param(("access", "direct", []), "", id="direct"),
     pytest.param(("content", "in_pieces", 400), "", id="pieces"),
     pytest.param(("directories", "many_directories", 300), "", id="subdirectories"),
-    pytest.param(("directories", "many_links", 300), "", id="links"),
     pytest.param(("directories", "up_to_its_limit", 300), "", id="limit"),
     pytest.param(("metadata", "finely_timed"), "check_fine_times", id="finely-timed"),
     pytest.param(("access", "vectored"), "", id="vectored"),

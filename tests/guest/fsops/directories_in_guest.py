@@ -74,22 +74,6 @@ def many_directories(root, wanted):
     return tree.settle()
 
 
-def many_links(root, wanted):
-    """As many names of one file as there may be, up to `wanted`; then some of them go."""
-    tree = Tree(root)
-    tree.create("n0", 3000)
-    for number in range(1, wanted):
-        try:
-            tree.link("n0", f"n{number}")
-        except OSError as error:
-            if error.errno != errno.EMLINK:
-                raise
-            break
-    for name in sorted(tree.names)[::5]:
-        tree.unlink(name)
-    return tree.settle()
-
-
 def up_to_its_limit(root, most):
     """Files in one directory until it takes no more, up to `most`; each name is there."""
     tree = Tree(root)

@@ -41,11 +41,6 @@ def test_hundreds_of_subdirectories(survives: Scenario) -> None:
     survives(guest_code.many_directories, 300, fsck=True)
 
 
-@pytest.mark.needs_operations("hardlink", "manyfiles")
-def test_hundreds_of_links(survives: Scenario) -> None:
-    survives(guest_code.many_links, 300, fsck=True)
-
-
 def test_directory_up_to_its_limit(survives: Scenario) -> None:
     """Where directories take less, all of it can be used."""
     if "manyfiles" not in survives.lacks:
