@@ -294,11 +294,20 @@ def test_a_mkfs_is_found_by_its_name(
     assert [tool.build for tool in subject.tools if tool.name == mkfs] == [build]
 
 
-@pytest.mark.parametrize("name", ["mkother.c", "make_tables.c", "mkfs.txt", "mkfs.py"])
-def test_what_is_no_mkfs_is_not_taken_for_one(tree: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("mkother.c", PROGRAM),
+        ("make_tables.c", PROGRAM),
+        ("mkfs.txt", PROGRAM),
+        ("mkfs.py", PROGRAM),
+        ("try-mkfs.sh", SCRIPT),
+    ],
+)
+def test_what_is_no_mkfs_is_not_taken_for_one(tree: Path, name: str, text: str) -> None:
     """Of another name, or without a first line that names an interpreter."""
     (tree / "demo.c").write_text(OF_A_DISK)
-    (tree / name).write_text(PROGRAM)
+    (tree / name).write_text(text)
     assert "missing: filesystem.mkfs" in init(tree).output
 
 

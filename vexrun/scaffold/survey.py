@@ -476,7 +476,7 @@ def _file_limit(own: list[CFile], constants: Constants) -> str | None:
                 r"\(\s*(?:loff_t|u64|__u64|(?:unsigned )?long long)\s*\)", "", match[1]
             )
             limit = constants.number(expression)
-            if limit is not None and limit <= _LARGE_FILES_END:
+            if limit is not None and 0 < limit <= _LARGE_FILES_END:
                 return f"s_maxbytes is {limit} ({place})"
     return None
 
@@ -548,7 +548,7 @@ def _scripts(root: Path, files: list[Path]) -> Iterator[Program]:
     for path in files:
         if path.suffix not in ("", ".py", ".sh", ".pl") and not path.name.startswith("mkfs."):
             continue
-        if not _PROGRAM_NAME.search(path.name) or _ASIDE.search(str(path)):
+        if not _PROGRAM_NAME.match(path.name) or _ASIDE.search(str(path)):
             continue
         with (root / path).open("rb") as stream:
             if stream.read(2) != b"#!":
