@@ -14,6 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from vexrun.events import ignore
+from vexrun.image.build import ensure_base
+from vexrun.image.suites import find_suite
+from vexrun.settings import load_settings
+
 NOTICED = (
     *("insmod", "modprobe", "rmmod", "mount", "umount", "losetup", "swapon", "kexec"),
     *("mkfs", "mkfs.ext4", "mkfs.xfs", "mke2fs", "mkswap", "wipefs", "blkdiscard"),
@@ -91,8 +96,12 @@ build = "sh attempts.sh && printf '#!/bin/sh\\n' >{out} && chmod +x {out}"
 
 
 @pytest.fixture
-def notices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Programs first on PATH that note each call; returns the file with the notes."""
+def notices(suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Programs first on PATH that note each call; returns the file with the notes.
+
+    The image is there before: making one calls mke2fs, on a file.
+    """
+    ensure_base(find_suite(suite), load_settings().image, ignore)
     log, directory = tmp_path / "noticed", tmp_path / "bin"
     directory.mkdir()
     ours = str(Path("/proc/self/ns/mnt").readlink())
