@@ -14,7 +14,7 @@ import pytest
 GUEST = Path(__file__).parents[1] / "guest"
 MODULES = (
     *("access_in_guest", "directories_in_guest", "names_in_guest", "metadata_in_guest"),
-    *("content_in_guest", "space_in_guest"),
+    *("content_in_guest", "processes_in_guest", "space_in_guest"),
 )
 
 
@@ -56,6 +56,8 @@ def guest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[GuestCode
 SCENARIOS = [
     pytest.param(("access", "direct", []), "", id="direct"),
     pytest.param(("content", "in_pieces", 400), "", id="pieces"),
+    pytest.param(("processes", "each_at_its_own", [], 0.2), "", id="at-its-own"),
+    pytest.param(("processes", "each_at_its_own", ["hardlink"], 0.1), "", id="without-links"),
     pytest.param(("directories", "many_directories", 300), "", id="subdirectories"),
     pytest.param(("directories", "up_to_its_limit", 300), "", id="limit"),
     pytest.param(("metadata", "finely_timed"), "check_fine_times", id="finely-timed"),

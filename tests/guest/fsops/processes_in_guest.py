@@ -1,6 +1,7 @@
 """Processes that create and write at the same time. Runs in the guest."""
 
 import os
+import time
 
 from amounts_in_guest import how_many, room
 
@@ -108,3 +109,97 @@ def churned_in_parallel(root, workers, rounds):
         for number in range(0, rounds, 4):
             tree.know(f"r{worker}-{number}", Content(900, [(f"c{worker}-{number}", 0, 900)]))
     return tree.settle()
+
+
+def each_at_its_own(root, lacks, seconds):
+    """One process for each kind of change, in a directory of its own, for so many seconds.
+
+    The kernel locks directories. Here no two processes use the same one, so that what is between
+    them are the filesystem's own locks: one taken in two orders is a deadlock within a second.
+    """
+    tree = Tree(root)
+    chosen = [kind for kind, (words, _, _) in _KINDS.items() if not words & set(lacks)]
+    for kind in chosen:
+        tree.mkdir(kind)
+        for name in _KINDS[kind][1]:
+            tree.mkdir(f"{kind}/{name}")
+        tree.create(f"{kind}/f", 3000)
+
+    def work(number):
+        _, _, change = _KINDS[chosen[number]]
+        where, rounds, until = tree.path(chosen[number]), 0, time.monotonic() + seconds
+        while time.monotonic() < until or not rounds:
+            change(where)
+            rounds += 1
+        return rounds
+
+    in_parallel(len(chosen), work)
+    return tree.settle()
+
+
+def _makes_directories(where):
+    os.mkdir(f"{where}/x")
+    os.rmdir(f"{where}/x")
+
+
+def _makes_files(where):
+    fd = os.open(f"{where}/x", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    write_all(fd, b"x" * 5000)
+    os.close(fd)
+    os.unlink(f"{where}/x")
+
+
+def _renames(where):
+    os.rename(f"{where}/f", f"{where}/x")
+    os.rename(f"{where}/x", f"{where}/f")
+
+
+def _moves(where):
+    os.rename(f"{where}/f", f"{where}/one/x")
+    os.rename(f"{where}/one/x", f"{where}/two/y")
+    os.rename(f"{where}/two/y", f"{where}/f")
+
+
+def _links(where):
+    os.link(f"{where}/f", f"{where}/x")
+    os.unlink(f"{where}/x")
+
+
+def _makes_symlinks(where):
+    os.symlink("f", f"{where}/x")
+    os.unlink(f"{where}/x")
+
+
+def _truncates(where):
+    with open(f"{where}/x", "wb", buffering=0) as file:
+        file.write(b"x" * 20_000)
+        file.truncate(100)
+    os.unlink(f"{where}/x")
+
+
+def _looks(where):
+    assert "f" in os.listdir(where)
+    os.statvfs(where)
+    os.stat(f"{where}/f")
+
+
+def _flushes(where):
+    fd = os.open(f"{where}/x", os.O_CREAT | os.O_WRONLY, 0o644)
+    write_all(fd, b"x" * 3000)
+    os.fsync(fd)
+    os.close(fd)
+    os.unlink(f"{where}/x")
+
+
+#: Of each kind of change: words of `lacks` that rule it out, directories it needs, one round.
+_KINDS = {
+    "directories": ({"mkdir"}, (), _makes_directories),
+    "files": ({"unlink"}, (), _makes_files),
+    "renames": ({"rename"}, (), _renames),
+    "moves": ({"rename"}, ("one", "two"), _moves),
+    "links": ({"hardlink", "unlink"}, (), _links),
+    "symlinks": ({"symlink", "unlink"}, (), _makes_symlinks),
+    "truncates": ({"truncate", "unlink"}, (), _truncates),
+    "looks": ({"statfs"}, (), _looks),
+    "flushes": ({"fsync", "unlink"}, (), _flushes),
+}

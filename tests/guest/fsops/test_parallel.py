@@ -35,3 +35,9 @@ def test_parallel_writes_to_one_file(survives: Scenario) -> None:
 @pytest.mark.needs_operations("rename", "unlink")
 def test_parallel_create_rename_unlink(survives: Scenario) -> None:
     survives(guest_code.churned_in_parallel, WORKERS, 25, fsck=True)
+
+
+@pytest.mark.needs_operations("mkdir", "unlink")
+def test_every_kind_of_change_at_once(survives: Scenario) -> None:
+    """Each in a directory of its own: a lock order that is not one ends in a deadlock."""
+    survives(guest_code.each_at_its_own, survives.lacks, 3, fsck=True)
