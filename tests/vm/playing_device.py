@@ -26,6 +26,7 @@ from vexrun.vm.snapshot import ensure_snapshot
 
 #: Its root logs in on the serial console by itself.
 AUTOLOGIN = 'users = ["root"]'
+DISK = "/dev/disk/by-id/virtio-vexrun-scratch0"
 DISK_MIB = 192
 
 
@@ -41,10 +42,9 @@ class PlayedDevice:
 
     def make_blank(self) -> None:
         """Nothing at the ends of the disk, where whatever owns one has its signature."""
-        disk = "/dev/disk/by-id/virtio-vexrun-scratch0"
-        last = f"$(($(blockdev --getsize64 {disk}) / 1048576 - 1))"
+        last = f"$(($(blockdev --getsize64 {DISK}) / 1048576 - 1))"
         for first in ("0", last):
-            self.run(f"dd if=/dev/zero of={disk} bs=1M count=1 seek={first} conv=fsync status=none")
+            self.run(f"dd if=/dev/zero of={DISK} bs=1M count=1 seek={first} conv=fsync status=none")
 
     def file(
         self,

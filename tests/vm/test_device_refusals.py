@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import states_in_guest as states
 from conftest import CHECKOUT
-from playing_device import PlayedDevice, played_device
+from playing_device import DISK, PlayedDevice, played_device
 
 from vexrun.device.admission import DeviceRequest, admit
 from vexrun.device.confirmation import token_of
@@ -31,7 +31,6 @@ from vexrun.subject import Subject
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
-DISK = "/dev/disk/by-id/virtio-vexrun-scratch0"
 OTHER = "/dev/disk/by-id/virtio-vexrun-scratch1"
 MIB = 24
 UUID = "11111111-2222-3333-4444-555555555555"

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from conftest import CHECKOUT, Run
 from playing_device import (
+    DISK,
     PlayedDevice,
     played_device,
     played_device_with_erst,
@@ -28,7 +29,6 @@ pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
 CANARYFS = CHECKOUT / "tests" / "canaries" / "canaryfs"
 NETCONSOLE = '[netconsole]\ninterface = "eth0"\nto = "10.0.2.2"\nlisten = "127.0.0.1"\n'
-DISK = "/dev/disk/by-id/virtio-vexrun-scratch0"
 OVERRIDE = "tests of vexrun itself"
 
 

@@ -78,7 +78,7 @@ def up_to_its_limit(root, most):
     """Files in one directory until it takes no more, up to `most`; each name is there."""
     tree = Tree(root)
     try:
-        for number in range(most):
+        for number in range(how_many(root, most)):
             tree.create(f"f{number:04d}", number % 2 * 100)
     except OSError as error:
         said = errno.errorcode.get(error.errno)

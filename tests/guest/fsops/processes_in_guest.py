@@ -127,11 +127,10 @@ def each_at_its_own(root, lacks, seconds):
 
     def work(number):
         _, _, change = _KINDS[chosen[number]]
-        where, rounds, until = tree.path(chosen[number]), 0, time.monotonic() + seconds
-        while time.monotonic() < until or not rounds:
+        where, until = tree.path(chosen[number]), time.monotonic() + seconds
+        change(where)
+        while time.monotonic() < until:
             change(where)
-            rounds += 1
-        return rounds
 
     in_parallel(len(chosen), work)
     return tree.settle()
